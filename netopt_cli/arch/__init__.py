@@ -1,0 +1,1 @@
+"""Networks, one file each: `build(shape, classes, **parameters)` returns a functional model of logits."""

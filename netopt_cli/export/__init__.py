@@ -1,0 +1,1 @@
+"""Turning a network into a file."""

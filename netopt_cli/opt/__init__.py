@@ -1,0 +1,1 @@
+"""Optimization stages, one file each."""

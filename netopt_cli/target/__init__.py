@@ -1,0 +1,1 @@
+"""Hardware targets, one file each: `build(**parameters)` returns a Target."""
