@@ -1,0 +1,211 @@
+"""What a data set is: three splits of labelled samples, and how they become a network's input.
+
+A split is a `Source`: arrays in memory, or files that stay on disk. `assembly.assemble` makes a
+checked `Dataset` of what a loader read.
+
+TensorFlow is imported when a tensor is asked for, not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netopt_cli.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+"""(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A split in memory.
+
+    Attributes:
+        x: (n, *shape), uint8 or float32.
+        y: (n,) int32.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.x.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.x.dtype
+
+    def take(self, indices: np.ndarray) -> ArraySource:
+        return ArraySource(self.x[indices], self.y[indices])
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields raw (x, y) in order; the last batch may be short."""
+        for start in range(0, len(self), batch_size):
+            stop = start + batch_size
+            yield self.x[start:stop], self.y[start:stop]
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content."""
+        digest = hashlib.sha256(f"{self.dtype} {self.x.shape}".encode())
+        for array in (self.x, self.y):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """A split of image files that stay on disk: only their paths and labels are in memory.
+
+    Attributes:
+        paths: (n,) str, absolute.
+        y: (n,) int32.
+        image_shape: (height, width, channels) that every image is brought to; 1 or 3 channels.
+    """
+
+    paths: np.ndarray
+    y: np.ndarray
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.image_shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint8)
+
+    def take(self, indices: np.ndarray) -> FileSource:
+        return FileSource(self.paths[indices], self.y[indices], self.image_shape)
+
+    def decode(self, path: tf.Tensor) -> tf.Tensor:
+        """Reads one image in the graph: scalar string -> uint8 `image_shape`."""
+        import tensorflow as tf
+
+        height, width, channels = self.image_shape
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        if channels == 1:
+            image = tf.image.rgb_to_grayscale(image)
+        image = tf.image.resize(image, (height, width), antialias=True)
+        image = tf.ensure_shape(image, self.image_shape)
+        return tf.saturate_cast(tf.round(image), tf.uint8)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields raw (x, y) in order; the last batch may be short.
+
+        Raises:
+            DataError: a file cannot be decoded; it is named.
+        """
+        import tensorflow as tf
+
+        images = tf.data.Dataset.from_tensor_slices(self.paths.astype(str))
+        images = images.map(self.decode, num_parallel_calls=tf.data.AUTOTUNE)
+        start = 0
+        try:
+            for x in images.batch(batch_size).prefetch(1).as_numpy_iterator():
+                yield x, self.y[start : start + len(x)]
+                start += len(x)
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+            self.take(np.arange(start, min(start + batch_size, len(self)))).check_files()
+            raise
+
+    def check_files(self) -> None:
+        """Decodes every file; for finding out which one broke a compiled pipeline.
+
+        Raises:
+            DataError: names the first file that cannot be read or decoded.
+        """
+        import tensorflow as tf
+
+        for path in self.paths:
+            try:
+                self.decode(tf.constant(str(path)))
+            except tf.errors.OpError as error:
+                raise DataError(f"Cannot decode the image {path}: {error.message}") from error
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the relative names, sizes and labels: no file is read."""
+        root = os.path.commonpath([Path(path).parent for path in self.paths])
+        digest = hashlib.sha256(f"{len(self)} {self.image_shape}".encode())
+        for path in map(Path, self.paths):
+            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(np.ascontiguousarray(self.y).data)
+        return digest.hexdigest()
+
+
+Source = ArraySource | FileSource
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axis.
+
+    Attributes:
+        subtract: Scalar or (channels,), in the units of the raw data.
+        multiply: Scalar or (channels,).
+    """
+
+    subtract: np.ndarray | float = 0.0
+    multiply: np.ndarray | float = 1.0
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        subtract, multiply = np.float32(self.subtract), np.float32(self.multiply)
+        return (x.astype(np.float32) - subtract) * multiply
+
+    def tensor(self, x: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        subtract, multiply = np.float32(self.subtract), np.float32(self.multiply)
+        return (tf.cast(x, tf.float32) - subtract) * multiply
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three splits, and how their samples become the input of a network.
+
+    Attributes:
+        shape: Of one sample, channels last.
+        classes: Number of classes; labels are 0 … classes - 1.
+        train, validation, test: Raw samples, in a fixed order.
+        normalization: From raw samples to the network's input.
+        augment: Applied to normalized training batches, in the graph; None when there is none.
+        fingerprint: SHA-256 (hex) of everything the loader read, before it was split: the same for
+            every seed. Of arrays the content counts, of files their relative names, sizes and
+            labels.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    class_names: tuple[str, ...]
+    train: Source
+    validation: Source
+    test: Source
+    normalization: Normalization
+    augment: Augment | None
+    fingerprint: str
+
+    def normalized_batches(
+        self, source: Source, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (x float32 normalized, y int32) in order; the last batch may be short."""
+        for x, y in source.batches(batch_size):
+            yield self.normalization.numpy(x), y
