@@ -1,0 +1,35 @@
+"""What the training loop tells of itself while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of `history.csv`. Losses and accuracies of training include regularization and
+    augmentation; those of validation do not."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+class Observer(Protocol):
+    """Is told of a training's progress, at most once a compiled call."""
+
+    def training_starts(self, stage: str, epochs: int, steps: int) -> None: ...
+
+    def steps_done(self, step: int, loss: float, accuracy: float) -> None: ...
+
+    def epoch_ends(self, epoch: Epoch) -> None: ...
+
+    def training_ends(self) -> None: ...
