@@ -1,0 +1,60 @@
+"""What the targets share: threads, devices and the clock of the exported file.
+
+TensorFlow fixes threads and devices when it is first used, so these come before anything else, and
+a later run of the same process can only ask for the same again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import tensorflow as tf
+from pydantic import Field
+
+from netopt_cli.errors import TargetError
+
+Count = Annotated[int, Field(ge=1)]
+TimingDevice = Literal["cpu", "cpu_reference"]
+
+
+def set_threads(threads: int | None) -> None:
+    """Limits TensorFlow's threads; None leaves them to TensorFlow (all cores).
+
+    Raises:
+        TargetError: TensorFlow is already running with another number.
+    """
+    wanted = threads or 0
+    if tf.config.threading.get_intra_op_parallelism_threads() == wanted:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(wanted)
+        tf.config.threading.set_inter_op_parallelism_threads(wanted)
+    except RuntimeError as error:
+        raise TargetError(
+            "target.threads cannot change within one process: start another netopt, for instance "
+            f"by a shell loop in place of -m. Received: target.threads={threads}"
+        ) from error
+
+
+def gpus() -> list[tf.config.PhysicalDevice]:
+    return tf.config.list_physical_devices("GPU")
+
+
+def split_cpu(parts: int) -> list[str]:
+    """Makes `parts` logical CPU devices of the one there is, and returns their names.
+
+    Raises:
+        TargetError: TensorFlow is already running with another number.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(parts)]
+        )
+    except RuntimeError as error:
+        if len(tf.config.list_logical_devices("CPU")) != parts:
+            raise TargetError(
+                "target.replicas of the CPU cannot change within one process: start another "
+                f"netopt. Received: target.replicas={parts}"
+            ) from error
+    return [f"CPU:{index}" for index in range(parts)]

@@ -1,0 +1,30 @@
+"""One CPU."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from netopt_cli.contracts import Target, Timing
+from netopt_cli.hardware import Count, TimingDevice, set_threads
+
+
+def build(
+    threads: Count | None = None,
+    timing_device: TimingDevice = "cpu",
+    timing_threads: Count = 1,
+    warmup_runs: Count = 50,
+    timed_runs: Count = 500,
+) -> Target:
+    """Returns the CPU, also where there is a GPU.
+
+    Args:
+        threads: Threads of training; None is all cores.
+        timing_device, timing_threads, warmup_runs, timed_runs: See `contracts.Timing`.
+    """
+    set_threads(threads)
+    return Target(
+        name="cpu",
+        strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
+        timing=Timing(timing_device, timing_threads, warmup_runs, timed_runs),
+        threads=threads,
+    )
