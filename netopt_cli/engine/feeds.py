@@ -101,7 +101,7 @@ class StreamFeed:
         )
         return iter(samples.batch(order.shape[1], drop_remainder=True).prefetch(2))
 
-    def draw(self, handle: Any, step: tf.Tensor) -> tuple[tf.Tensor, ...]:  # noqa: ARG002
+    def draw(self, handle: Any, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return next(handle)
 
     def samples(

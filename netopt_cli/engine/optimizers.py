@@ -23,6 +23,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         kind: str,
         peak: float,
         total_steps: int,
+        *,
         warmup_steps: int = 0,
         step_at: tuple[float, ...] = (),
         step_factor: float = 0.1,
@@ -68,9 +69,9 @@ def make_optimizer(
         settings.schedule,
         settings.learning_rate,
         total_steps,
-        int(settings.warmup_fraction * total_steps),
-        settings.step_at,
-        settings.step_factor,
+        warmup_steps=int(settings.warmup_fraction * total_steps),
+        step_at=settings.step_at,
+        step_factor=settings.step_factor,
     )
     decay = settings.weight_decay or None
     if settings.optimizer == "sgd":

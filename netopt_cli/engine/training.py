@@ -22,10 +22,10 @@ from netopt_cli.contracts import Modifier, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.feeds import Feed, make_feed
-from netopt_cli.engine.observer import Epoch, Observer
 from netopt_cli.engine.optimizers import make_optimizer
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import ConfigError, DivergedError
+from netopt_cli.observer import Epoch, Observer
 
 DIVERGED_TIMES_CHANCE = 20.0
 """A mean loss over a whole epoch of so many times that of guessing means divergence."""
@@ -74,7 +74,16 @@ def fit(
             f"target={target.name}. Received: train.batch_size={settings.batch_size}"
         )
     _set_dtype_policy(model, settings.mixed_precision)
-    loop = _Loop(model, data, settings, target, seed, modifiers, observer, stage)
+    loop = _Loop(
+        model,
+        data,
+        settings,
+        target=target,
+        seed=seed,
+        modifiers=modifiers,
+        observer=observer,
+        stage=stage,
+    )
     best = _Best(model, always_last=not settings.best_weights)
     settled_from = max((m.settles_at for m in modifiers), default=0.0) * settings.epochs
     history: list[Epoch] = []
@@ -136,6 +145,7 @@ class _Loop:
         model: keras.Model,
         data: Dataset,
         settings: TrainSettings,
+        *,
         target: Target,
         seed: int,
         modifiers: Sequence[Modifier],
@@ -161,7 +171,14 @@ class _Loop:
         with target.strategy.scope():
             self._optimizer = make_optimizer(settings, model, self.total_steps)
         self._take_steps = _compile(
-            model, data, self._feed, self._optimizer, target, modifiers, settings, seed
+            model,
+            data,
+            self._feed,
+            self._optimizer,
+            target=target,
+            modifiers=modifiers,
+            clip_norm=settings.clip_norm,
+            seed=seed,
         )
         self._evaluate = Evaluator(model, data, data.validation)
 
@@ -219,9 +236,10 @@ def _compile(
     data: Dataset,
     feed: Feed,
     optimizer: keras.optimizers.Optimizer,
+    *,
     target: Target,
     modifiers: Sequence[Modifier],
-    settings: TrainSettings,
+    clip_norm: float | None,
     seed: int,
 ) -> Any:
     """Returns (handle, start, count, epoch's first step) -> loss sum, accuracy sum, bad step."""
@@ -234,9 +252,7 @@ def _compile(
     constraints = [m.constrain for m in modifiers if m.constrain is not None]
     task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
 
-    def replica_step(
-        drawn: tuple[tf.Tensor, ...], step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def replica_step(drawn: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
         x, labels = feed.samples(drawn, replica % local_replicas, local_replicas)
@@ -257,8 +273,8 @@ def _compile(
                 loss += tf.add_n(model.losses)
             scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
-        if settings.clip_norm is not None:
-            gradients = _clip(gradients, settings.clip_norm, optimizer, context, replicas)
+        if clip_norm is not None:
+            gradients = _clip(gradients, clip_norm, optimizer, context, replicas)
         optimizer.apply(gradients, variables)
         hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
         return loss, tf.reduce_mean(tf.cast(hit, tf.float32))

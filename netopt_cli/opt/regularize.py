@@ -91,18 +91,14 @@ def _penalty(model: keras.Model, l1: float, l2: float) -> Modifier:
 
 
 def _label_smoothing(share: float) -> Modifier:
-    def transform(
-        x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def transform(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return x, y * (1.0 - share) + share / y.shape[-1]
 
     return Modifier("label smoothing", transform_batch=transform)
 
 
 def _mixup(alpha: float) -> Modifier:
-    def transform(
-        x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def transform(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Beta(a, a) as a ratio of two gamma draws; batches are shuffled, so that a sample's
         # partner can be its mirror image in the batch.
         first, second = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha))

@@ -13,6 +13,7 @@ from netopt_cli.hardware import Count, TimingDevice, gpus, set_threads
 
 
 def build(
+    *,
     index: Annotated[int, Field(ge=0)] = 0,
     threads: Count | None = None,
     timing_device: TimingDevice = "cpu",

@@ -12,6 +12,7 @@ from netopt_cli.hardware import Count, TimingDevice, gpus, set_threads, split_cp
 
 
 def build(
+    *,
     device: Literal["gpu", "cpu"] = "gpu",
     replicas: Count | None = None,
     threads: Count | None = None,

@@ -14,6 +14,7 @@ from netopt_cli.hardware import Count, TimingDevice, set_threads
 
 
 def build(
+    *,
     threads: Count | None = None,
     timing_device: TimingDevice = "cpu",
     timing_threads: Count = 1,

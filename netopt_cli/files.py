@@ -1,0 +1,68 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from netopt_cli.errors import StorageError
+
+_NO_ROOM = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the disk quota is used up"}
+_NO_ACCESS = {errno.EACCES: "not allowed", errno.EPERM: "not allowed", errno.EROFS: "read-only"}
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into a StorageError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = {**_NO_ROOM, **_NO_ACCESS}.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"Cannot write {path}: {reason}. Choose another place with hydra.run.dir=DIR."
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path beside `path` (same suffix), then renames it to `path`.
+
+    A reader, and a run that was killed, sees the old content or the new one, never a part.
+
+    Raises:
+        StorageError: The disk is full or cannot be written.
+    """
+    with storage(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f"~{path.suffix}")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def link_atomically(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target`, replacing an older link at once."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    with storage(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)

@@ -1,0 +1,300 @@
+"""Folds the stages over the network, measures after each, and trains every gain's control."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import keras
+import numpy as np
+
+from netopt_cli.contracts import ArchBuilder, Modifier, Network, Stage, Target
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.evaluation import Evaluator
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.errors import DivergedError
+from netopt_cli.measure.measurement import export_network, measure
+from netopt_cli.observer import Epoch
+from netopt_cli.progress import Reporter
+from netopt_cli.record import Record
+from netopt_cli.tables import Row, row_name
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class _FitCall:
+    """A training, as far as the control of a stage has to repeat it."""
+
+    epochs: int
+    learning_rate: float | None
+    restart: bool
+
+
+_Budget = tuple[_FitCall, ...]
+"""The trainings since the last start from new weights: what makes two plain networks equal."""
+
+
+class Pipeline:
+    """One run's trainings and measurements."""
+
+    def __init__(
+        self,
+        arch: ArchBuilder,
+        stages: Mapping[str, Stage],
+        data: Dataset,
+        target: Target,
+        settings: TrainSettings,
+        *,
+        seed: int,
+        control: bool,
+        record: Record,
+        reporter: Reporter,
+    ) -> None:
+        self.data = data
+        self.seed = seed
+        self.settings = settings
+        self.record = record
+        self.reporter = reporter
+        self.target = target
+        self._arch = arch
+        self._stages = stages
+        self._control = control
+        self._teachers: dict[str, keras.Model] = {}
+        self._plain: dict[_Budget, tuple[str, list[np.ndarray]]] = {}
+
+    def run(self, network: Network) -> list[Row]:
+        """Trains the baseline from `network`, applies every stage and returns the rows.
+
+        Raises:
+            NetoptError: A training or a measurement failed; the record has the rows before it.
+        """
+        with self.target.strategy.scope():
+            trainer = Trainer(self, label=f"0-{BASELINE}", name=BASELINE)
+            network = trainer.fit(network, epochs=self.settings.epochs, restart=True)
+            self._measure(network, trainer, stage=BASELINE, role="baseline", control=None)
+            budget = tuple(trainer.calls)
+            self._plain[budget] = (BASELINE, network.model.get_weights())
+            for index, (name, stage) in enumerate(self._stages.items(), start=1):
+                self.reporter.say(f"stage {index} of {len(self._stages)}: {name}")
+                trainer = Trainer(self, label=f"{index}-{name}", name=name, is_first=index == 1)
+                network = stage(network, trainer)
+                budget = _add(budget, trainer.calls)
+                control = self._control_of(budget, index, name) if self._control else None
+                self._measure(network, trainer, stage=name, role="stage", control=control)
+        return self.record.rows
+
+    def fresh(self) -> Network:
+        """The run's arch with new weights: the same ones every time."""
+        return self.build(self._arch, self.seed)
+
+    def build(self, arch: ArchBuilder, seed: int) -> Network:
+        keras.utils.set_random_seed(seed)
+        with self.target.strategy.scope():
+            return Network(arch(shape=self.data.shape, classes=self.data.classes))
+
+    def teacher(self, arch: ArchBuilder, epochs: int, trainer: Trainer) -> keras.Model:
+        """A teacher, trained the first time that it is asked for."""
+        key = f"{arch} {epochs}"
+        if key not in self._teachers:
+            # Another seed than the student's: a teacher of the same arch must not be its twin.
+            network = self.build(arch, self.seed + 1)
+            teacher = network.model
+            if epochs:
+                self.train(network, trainer, epochs=epochs, title=f"{trainer.name} teacher")
+            teacher.trainable = False
+            if self.target.is_chief:
+                file = f"{len(self._teachers) + 1}-{teacher.name}.keras"
+                self.record.save_model("teachers", teacher, file)
+            self._teachers[key] = teacher
+        return self._teachers[key]
+
+    def train(
+        self,
+        network: Network,
+        trainer: Trainer,
+        *,
+        epochs: int,
+        title: str,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        modifiers: Sequence[Modifier] = (),
+    ) -> FitResult:
+        """Trains a network in place and keeps the history."""
+        settings = replace(
+            self.settings,
+            epochs=epochs,
+            learning_rate=learning_rate or self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay if weight_decay is None else weight_decay,
+        )
+        kept = [keep(network.model) for keep in network.keeps]
+        try:
+            result = fit(
+                network.model,
+                self.data,
+                settings,
+                target=self.target,
+                seed=self.seed,
+                modifiers=[*modifiers, *kept],
+                observer=_Recording(self.reporter, self.record),
+                stage=title,
+            )
+        except (DivergedError, KeyboardInterrupt) as error:
+            path = self.record.save_model(trainer.label, network.model, "last_good.keras")
+            if isinstance(error, DivergedError):
+                raise DivergedError(f"{error} The last good weights are in {path}.") from error
+            raise
+        trainer.seconds += result.seconds
+        self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
+        return result
+
+    def _control_of(self, budget: _Budget, index: int, stage: str) -> str:
+        """Returns the name of the row of the plain network that was trained as long.
+
+        Where there is none, its last training is done now, on a copy of the plain network before
+        it: the baseline itself, as a rule.
+        """
+        if budget not in self._plain:
+            trainer = Trainer(self, label=f"{index}-{stage}-control", name=f"{stage} control")
+            network = self.fresh()
+            known = max((n for n in range(len(budget)) if budget[:n] in self._plain), default=0)
+            if known:
+                network.model.set_weights(self._plain[budget[:known]][1])
+            for call in budget[known:]:
+                network = trainer.fit(network, epochs=call.epochs, learning_rate=call.learning_rate)
+            row = self._measure(network, trainer, stage=stage, role="control", control=BASELINE)
+            self._plain[budget] = (row_name(row), network.model.get_weights())
+        return self._plain[budget][0]
+
+    def _measure(
+        self, network: Network, trainer: Trainer, *, stage: str, role: str, control: str | None
+    ) -> Row:
+        """Exports the network, measures the file and returns its row, which is on the record.
+
+        Workers that are not the chief keep their model, and a row without figures.
+        """
+        row: Row = {"stage": stage, "role": role, "seed": self.seed, "control": control}
+        label = trainer.label
+        self.record.save_model(label, network.model)
+        self.record.stage_fact(label, "weights_sha256", _digest(network.model))
+        if not self.target.is_chief:
+            return row
+        self.reporter.say(f"{trainer.name}: exporting and measuring")
+        frozen, content = export_network(network, self.data, self.seed)
+        file = self.record.save_file(label, content)
+        measurement = measure(network, self.data, self.target.timing, file, frozen)
+        figures = asdict(measurement)
+        self.record.stage_fact(label, "measurement", figures.pop("details"))
+        row |= figures | {"train_seconds": round(trainer.seconds, 3)}
+        self.record.add_row(row)
+        return row
+
+
+class Trainer:
+    """The context of one stage (or control): see `contracts.Context`."""
+
+    def __init__(
+        self, pipeline: Pipeline, *, label: str, name: str, is_first: bool = False
+    ) -> None:
+        self._pipeline = pipeline
+        self.label = label
+        self.name = name
+        self.is_first = is_first
+        self.calls: list[_FitCall] = []
+        self.seconds = 0.0
+
+    @property
+    def data(self) -> Dataset:
+        return self._pipeline.data
+
+    @property
+    def seed(self) -> int:
+        return self._pipeline.seed
+
+    @property
+    def epochs(self) -> int:
+        return self._pipeline.settings.epochs
+
+    def fit(
+        self,
+        network: Network,
+        *,
+        epochs: int,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        modifiers: Sequence[Modifier] = (),
+        restart: bool = False,
+    ) -> Network:
+        self._pipeline.train(
+            network,
+            self,
+            epochs=epochs,
+            title=self.name,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            modifiers=modifiers,
+        )
+        self.calls.append(_FitCall(epochs, learning_rate, restart))
+        return network
+
+    def build(self, arch: ArchBuilder) -> Network:
+        return self._pipeline.build(arch, self.seed)
+
+    def fresh(self) -> Network:
+        return self._pipeline.fresh()
+
+    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
+        before = self.seconds
+        model = self._pipeline.teacher(arch, epochs, self)
+        _, accuracy = Evaluator(model, self.data, self.data.validation)()
+        cost = f", trained in {self.seconds - before:.1f} s" if self.seconds > before else ""
+        self.note(
+            f"teacher {model.name}: {model.count_params():,} parameters, "
+            f"validation accuracy {accuracy:.2%}{cost}"
+        )
+        return model
+
+    def note(self, message: str) -> None:
+        self._pipeline.reporter.say(f"  {message}")
+        self._pipeline.record.stage_note(self.label, message)
+
+
+class _Recording:
+    """Passes what an observer is told to the reporter, and every epoch to the record too."""
+
+    def __init__(self, reporter: Reporter, record: Record) -> None:
+        self._reporter = reporter
+        self._record = record
+        self.training_starts = reporter.training_starts
+        self.steps_done = reporter.steps_done
+        self.training_ends = reporter.training_ends
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        self._reporter.epoch_ends(epoch)
+        self._record.add_epoch(epoch)
+
+
+def _add(budget: _Budget, calls: Sequence[_FitCall]) -> _Budget:
+    """The budget after more trainings: one from new weights makes the earlier ones irrelevant."""
+    for call in calls:
+        budget = (call,) if call.restart else (*budget, call)
+    return budget
+
+
+def _summary(result: FitResult) -> dict[str, float | int]:
+    return {
+        "epochs_run": len(result.epochs),
+        "kept_epoch": result.kept_epoch,
+        "val_accuracy": result.val_accuracy,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _digest(model: keras.Model) -> str:
+    """SHA-256 of all weights: equal on two workers exactly when their networks are."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()

@@ -1,0 +1,127 @@
+"""Showing a training's progress: a live bar in a terminal, a plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from netopt_cli.observer import Epoch, Observer
+
+
+class Reporter(Observer, Protocol):
+    """An observer that can also say things between trainings."""
+
+    def say(self, message: str) -> None: ...
+
+
+class LiveReporter:
+    """A bar with the time left, the loss and the accuracy."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+
+    def say(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False)
+
+    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(stage, total=steps, figures="compiling")
+        self._progress.start()
+
+    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+        if self._progress is not None:
+            figures = f"loss {loss:.4f}  acc {accuracy:.4f}"
+            self._progress.update(self._task, completed=step, figures=figures)
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        if self._progress is not None:
+            self._progress.console.print(_line(epoch), highlight=False, markup=False)
+
+    def training_ends(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class PlainReporter:
+    """One line an epoch; a training of many seconds an epoch also tells how far it is."""
+
+    def __init__(self, console: Console, every_seconds: float = 30.0) -> None:
+        self._console = console
+        self._every_seconds = every_seconds
+
+    def say(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
+        self._stage, self._steps = stage, steps
+        self._told = time.monotonic()
+
+    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+        if time.monotonic() - self._told >= self._every_seconds:
+            self.say(
+                f"{self._stage}  step {step}/{self._steps}  loss {loss:.4f}  "
+                f"accuracy {accuracy:.4f}"
+            )
+            self._told = time.monotonic()
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        self.say(_line(epoch))
+        self._told = time.monotonic()
+
+    def training_ends(self) -> None:
+        pass
+
+
+class SilentReporter:
+    """Says nothing (`--quiet`)."""
+
+    def say(self, message: str) -> None:
+        pass
+
+    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
+        pass
+
+    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+        pass
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        pass
+
+    def training_ends(self) -> None:
+        pass
+
+
+def reporter_for(console: Console, *, quiet: bool) -> Reporter:
+    if quiet:
+        return SilentReporter()
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def _line(epoch: Epoch) -> str:
+    return (
+        f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {epoch.loss:.4f}  "
+        f"accuracy {epoch.accuracy:.4f}  val_loss {epoch.val_loss:.4f}  "
+        f"val_accuracy {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s  "
+        f"{epoch.images_per_second:,.0f} images/s"
+    )

@@ -1,0 +1,161 @@
+"""The only writer into `runs/`: a run directory and its files.
+
+    config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
+    0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite
+    teachers/    tensorboard/
+
+Every file but the logs is written whole or not at all, as soon as there is something to write: a
+run that dies keeps what it had.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from netopt_cli.environment import describe_environment, describe_git
+from netopt_cli.files import storage, write_atomically, write_bytes, write_text
+from netopt_cli.observer import Epoch
+from netopt_cli.tables import COLUMNS, markdown
+
+
+class Record:
+    """The record of one run."""
+
+    def __init__(self, folder: Path, *, config_yaml: str, command: list[str], seed: int) -> None:
+        """Opens the run directory, which exists and is empty.
+
+        Args:
+            config_yaml: The resolved config.
+            command: The words that started the run.
+        """
+        self.folder = folder
+        self._started = time.monotonic()
+        self._rows: list[dict[str, Any]] = []
+        self._history: list[Epoch] = []
+        self._writers: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {
+            "status": "running",
+            "error": None,
+            "command": command,
+            "seed": seed,
+            "started": _now(),
+            "environment": describe_environment(),
+            "git": describe_git(Path.cwd()),
+            "stages": {},
+        }
+        write_text(folder / "config.yaml", config_yaml)
+        self._write_json()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self._rows
+
+    def fact(self, name: str, value: Any) -> None:
+        """Keeps a fact of the whole run in record.json."""
+        self._facts[name] = value
+        self._write_json()
+
+    def stage_fact(self, label: str, name: str, value: Any) -> None:
+        """Keeps a fact of one stage in record.json."""
+        self._facts["stages"].setdefault(label, {})[name] = value
+        self._write_json()
+
+    def stage_note(self, label: str, message: str) -> None:
+        self._facts["stages"].setdefault(label, {}).setdefault("notes", []).append(message)
+
+    def stage_folder(self, label: str) -> Path:
+        folder = self.folder / label
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save_model(self, label: str, model: keras.Model, name: str = "model.keras") -> Path:
+        path = self.stage_folder(label) / name
+        write_atomically(path, model.save)
+        return path
+
+    def save_file(self, label: str, content: bytes, name: str = "model.tflite") -> Path:
+        path = self.stage_folder(label) / name
+        write_bytes(path, content)
+        return path
+
+    def add_epoch(self, epoch: Epoch) -> None:
+        """Adds a row to history.csv and its values to the TensorBoard logs."""
+        self._history.append(epoch)
+        header = [field.name for field in fields(Epoch)]
+        rows = [{k: _rounded(v) for k, v in asdict(e).items()} for e in self._history]
+        write_text(self.folder / "history.csv", _csv(header, rows))
+        with storage(self.folder):
+            if epoch.stage not in self._writers:
+                logs = self.folder / "tensorboard" / epoch.stage
+                self._writers[epoch.stage] = tf.summary.create_file_writer(str(logs))
+            with self._writers[epoch.stage].as_default(step=epoch.epoch):
+                for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+                    tf.summary.scalar(name, getattr(epoch, name))
+            self._writers[epoch.stage].flush()
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Adds a row to the metrics tables."""
+        self._rows.append(row)
+        rows = [{k: _rounded(v) for k, v in each.items()} for each in self._rows]
+        write_text(self.folder / "metrics.csv", _csv(list(COLUMNS), rows))
+        write_text(self.folder / "metrics.md", markdown(self._rows))
+        self._write_json()
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Closes the record as `completed`, `failed` or `interrupted`."""
+        for writer in self._writers.values():
+            writer.close()
+        self._facts |= {
+            "status": status,
+            "error": error,
+            "ended": _now(),
+            "wall_seconds": round(time.monotonic() - self._started, 3),
+        }
+        self._write_json()
+
+    def _write_json(self) -> None:
+        content = self._facts | {"rows": self._rows}
+        write_text(
+            self.folder / "record.json", json.dumps(_plain(content), indent=2, allow_nan=False)
+        )
+
+
+def _csv(header: list[str], rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rounded(value: Any) -> Any:
+    """Seven significant digits: all that a float32 holds."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _plain(value: Any) -> Any:
+    """Makes a value JSON: paths as text, tuples as lists, NaN and infinities as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
