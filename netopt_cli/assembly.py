@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from netopt_cli.dataset import ArraySource, Augment, Dataset, Normalization, Source
+from netopt_cli.augment import AugmentOptions, augmentation
+from netopt_cli.dataset import ArraySource, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
 
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 NormalizeRule = Literal["auto", "none", "unit", "standardize"]
+SampleLimit = Annotated[int, Field(ge=1)]
 
 TEST_SPLIT_SEED = 0
 """A test split that we cut ourselves is the same in every run, whatever the seed of the run."""
@@ -35,11 +39,11 @@ def assemble(
     test: Split | None = None,
     class_names: Sequence[str] | None = None,
     seed: int,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.2,
+    validation_fraction: Fraction = 0.1,
+    test_fraction: Fraction = 0.2,
     normalize: NormalizeRule = "auto",
-    augment: Augment | None = None,
-    train_limit: int | None = None,
+    augment: AugmentOptions | None = None,
+    train_limit: SampleLimit | None = None,
 ) -> Dataset:
     """Checks what a loader read and makes the data set of it; every loader ends here.
 
@@ -54,7 +58,7 @@ def assemble(
         normalize: `auto` divides uint8 by 255 and leaves floats as they are; `none`; `unit` maps
             the range of the type (uint8) or of the training split (float) to [0, 1];
             `standardize` gives every channel mean 0 and deviation 1 over the training split.
-        augment: For images only.
+        augment: The arguments of `augment.augmentation`; for images only.
         train_limit: Keeps that many training samples (stratified, by `seed`).
 
     Raises:
@@ -78,7 +82,8 @@ def assemble(
     if train_limit is not None:
         sources["train"] = _limited(sources["train"], train_limit, len(names), seed)
     shape = sources["train"].shape
-    if augment is not None and len(shape) != 3:
+    augment_batch = augmentation(**(augment or {}))
+    if augment_batch is not None and len(shape) != 3:
         raise DataError(
             f"augment needs images (height, width, channels). Received: samples of shape {shape}."
         )
@@ -91,7 +96,7 @@ def assemble(
         validation=sources["validation"],
         test=sources["test"],
         normalization=_normalization(sources["train"], normalize),
-        augment=augment,
+        augment=augment_batch,
         fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
     )
 
@@ -110,9 +115,8 @@ def stratified_choice(y: np.ndarray, count: int, seed: int) -> np.ndarray:
         (count,) sorted indices.
     """
     _, members, sizes = np.unique(y, return_inverse=True, return_counts=True)
-    share = sizes * (count / len(y))
-    quota = np.floor(share + 1e-9).astype(int)  # 1e-9: 0.1 * 30 is not 3 in floating point
-    by_remainder = np.lexsort((quota - share, quota + 1 >= sizes))
+    quota, remainder = np.divmod(sizes * count, len(y))
+    by_remainder = np.lexsort((-remainder, quota + 1 >= sizes))
     quota[by_remainder[: count - quota.sum()]] += 1
     rng = np.random.default_rng(seed)
     chosen = [
@@ -179,11 +183,9 @@ def _samples(split: str, x: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows becomes inf, and is reported below
             x = x.astype(np.float32, copy=False)
         for start in range(0, len(x), _CHUNK):
-            finite = np.isfinite(x[start : start + _CHUNK]).reshape(
-                len(x[start : start + _CHUNK]), -1
-            )
+            finite = np.isfinite(x[start : start + _CHUNK]).all(axis=tuple(range(1, x.ndim)))
             if not finite.all():
-                sample = start + int(np.argmin(finite.all(axis=1)))
+                sample = start + int(np.argmin(finite))
                 raise DataError(
                     f"The {split} samples must be finite. Received: NaN or infinity, first in "
                     f"sample {sample}."

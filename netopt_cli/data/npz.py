@@ -1,0 +1,86 @@
+"""Your own arrays: one `.npz` file."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
+from netopt_cli.augment import AugmentOptions
+from netopt_cli.dataset import Dataset
+from netopt_cli.errors import DataError, did_you_mean
+from netopt_cli.readers import Arrays, require_file
+
+
+def load(
+    seed: int,
+    *,
+    path: str,
+    class_names: Sequence[str] | None = None,
+    validation_fraction: Fraction = 0.1,
+    normalize: NormalizeRule = "auto",
+    augment: AugmentOptions | None = None,
+    train_limit: SampleLimit | None = None,
+) -> Dataset:
+    """Loads `x_train`, `y_train`, `x_test`, `y_test`, and `x_validation`, `y_validation` (or
+    `x_val`, `y_val`) when they are there.
+
+    x is (n, *shape) uint8 or float; images (n, h, w) get a channel axis. y is (n,) whole numbers
+    from 0, or one-hot (n, classes). Pickled objects are refused: they can run code.
+
+    Args:
+        seed: Of the validation split and of `train_limit`.
+        path: The file.
+        class_names: One name a class; when None, the numbers seen in `y_train`.
+        validation_fraction: Share of the training samples; unused when the file has a validation
+            split.
+
+    Raises:
+        DataError: the file is missing, malformed or inconsistent.
+    """
+    file = require_file(path)
+    if not zipfile.is_zipfile(file):
+        raise DataError(f"{file} is not an .npz file: write it with numpy.savez_compressed.")
+    with np.load(file, allow_pickle=False) as arrays:
+        train, test = _pair(file, arrays, "train"), _pair(file, arrays, "test")
+        given = [split for split in ("validation", "val") if _has(arrays, split)]
+        validation = _pair(file, arrays, given[0]) if given else None
+    return assemble(
+        "npz",
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=class_names,
+        seed=seed,
+        validation_fraction=validation_fraction,
+        normalize=normalize,
+        augment=augment,
+        train_limit=train_limit,
+    )
+
+
+def _has(arrays: np.lib.npyio.NpzFile, split: str) -> bool:
+    return f"x_{split}" in arrays or f"y_{split}" in arrays
+
+
+def _pair(file: Path, arrays: np.lib.npyio.NpzFile, split: str) -> Arrays:
+    return _read(file, arrays, f"x_{split}"), _read(file, arrays, f"y_{split}")
+
+
+def _read(file: Path, arrays: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    if key not in arrays:
+        raise DataError(
+            f"{file} has no array '{key}'. It has: {', '.join(arrays.files) or 'none'}."
+            f"{did_you_mean(key, arrays.files)}"
+        )
+    try:
+        return arrays[key]
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"'{key}' in {file} holds pickled objects, which can run code and are refused: "
+                "save numbers (x uint8 or float, y whole numbers)."
+            ) from error
+        raise DataError(f"Cannot read '{key}' in {file}: {error}") from error
