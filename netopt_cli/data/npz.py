@@ -10,7 +10,7 @@ import numpy as np
 from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
-from netopt_cli.errors import DataError, did_you_mean
+from netopt_cli.errors import DataError
 from netopt_cli.readers import Arrays, require_file
 
 
@@ -73,7 +73,6 @@ def _read(file: Path, arrays: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     if key not in arrays:
         raise DataError(
             f"{file} has no array '{key}'. It has: {', '.join(arrays.files) or 'none'}."
-            f"{did_you_mean(key, arrays.files)}"
         )
     try:
         return arrays[key]
