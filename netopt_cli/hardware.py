@@ -6,6 +6,7 @@ a later run of the same process can only ask for the same again.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Literal
 
 import tensorflow as tf
@@ -34,6 +35,12 @@ def set_threads(threads: int | None) -> None:
             "target.threads cannot change within one process: start another netopt, for instance "
             f"by a shell loop in place of -m. Received: target.threads={threads}"
         ) from error
+
+
+@cache
+def one_device(device: str) -> tf.distribute.Strategy:
+    """The strategy of one device; one object a process, since variables belong to theirs."""
+    return tf.distribute.OneDeviceStrategy(device)
 
 
 def gpus() -> list[tf.config.PhysicalDevice]:

@@ -27,8 +27,8 @@ from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import ConfigError, DivergedError
 from netopt_cli.observer import Epoch, Observer
 
-DIVERGED_TIMES_CHANCE = 20.0
-"""A mean loss over a whole epoch of so many times that of guessing means divergence."""
+DIVERGED_TIMES = 20.0
+"""A mean loss over an epoch of so many times the first one, or that of guessing, is divergence."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def fit(
             f"target={target.name}. Received: train.batch_size={settings.batch_size}"
         )
     _set_dtype_policy(model, settings.mixed_precision)
-    loop = _Loop(
+    loop = TrainingLoop(
         model,
         data,
         settings,
@@ -137,7 +137,7 @@ class _Best:
         self._model.set_weights(self._weights)
 
 
-class _Loop:
+class TrainingLoop:
     """One training's compiled functions and what they work on."""
 
     def __init__(
@@ -181,6 +181,7 @@ class _Loop:
             seed=seed,
         )
         self._evaluate = Evaluator(model, data, data.validation)
+        self._first_loss = 0.0
 
     def epoch(self, number: int) -> Epoch:
         """Trains one epoch, counted from 0, and validates."""
@@ -200,12 +201,14 @@ class _Loop:
             )
             if bad_step >= 0:
                 self._diverged("the loss is not a finite number", int(bad_step) + 1, number)
+            if first + done == 0:
+                self._first_loss = loss / count
             loss_sum += loss
             accuracy_sum += accuracy
             done += count
             self._observer.steps_done(first + done, loss / count, accuracy / count)
         mean_loss = loss_sum / steps
-        if mean_loss > DIVERGED_TIMES_CHANCE * math.log(self._data.classes):
+        if mean_loss > DIVERGED_TIMES * max(self._first_loss, math.log(self._data.classes)):
             self._diverged(f"the loss grew to {mean_loss:g}", first + done, number)
         training_seconds = time.perf_counter() - started
         _average_statistics(self._model, self._target)

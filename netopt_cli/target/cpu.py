@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from netopt_cli.contracts import Target, Timing
-from netopt_cli.hardware import Count, TimingDevice, set_threads
+from netopt_cli.hardware import Count, TimingDevice, one_device, set_threads
 
 
 def build(
@@ -25,7 +23,7 @@ def build(
     set_threads(threads)
     return Target(
         name="cpu",
-        strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
+        strategy=one_device("/cpu:0"),
         timing=Timing(timing_device, timing_threads, warmup_runs, timed_runs),
         threads=threads,
     )

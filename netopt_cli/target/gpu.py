@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import Target, Timing
 from netopt_cli.errors import TargetError
-from netopt_cli.hardware import Count, TimingDevice, gpus, set_threads
+from netopt_cli.hardware import Count, TimingDevice, gpus, one_device, set_threads
 
 
 def build(
@@ -40,7 +39,7 @@ def build(
     set_threads(threads)
     return Target(
         name="gpu",
-        strategy=tf.distribute.OneDeviceStrategy(f"/gpu:{index}"),
+        strategy=one_device(f"/gpu:{index}"),
         timing=Timing(timing_device, timing_threads, warmup_runs, timed_runs),
         threads=threads,
     )
