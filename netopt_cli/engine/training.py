@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from netopt_cli.contracts import Modifier, Target
-from netopt_cli.dataset import Dataset
+from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.feeds import Feed, make_feed
 from netopt_cli.engine.optimizers import make_optimizer
@@ -65,6 +65,7 @@ def fit(
         ConfigError: The batch cannot be shared out evenly among the replicas.
         DivergedError: The loss is not finite, or far worse than guessing over an epoch. The model
             then has the weights of the last good epoch.
+        DataError: A file of the training split cannot be decoded.
     """
     started = time.perf_counter()
     replicas = target.strategy.num_replicas_in_sync
@@ -100,6 +101,10 @@ def fit(
                 break
     except (DivergedError, KeyboardInterrupt):
         best.restore()
+        raise
+    except tf.errors.OpError:
+        if isinstance(data.train, FileSource):
+            data.train.check_files()  # names the file, which the compiled pipeline cannot
         raise
     finally:
         observer.training_ends()
