@@ -109,7 +109,8 @@ def main() -> None:
     # The first round compiles and warms up.
     speeds = {key: values[1:] for key, values in speeds.items()}
     peak = statistics.median(peaks[1:])
-    flops_per_image = 3 * 2 * count_macs(freeze(model()))
+    macs = count_macs(freeze(model()).traced.graph).total
+    flops_per_image = 3 * 2 * macs
 
     table = Table(title=f"images/s, median of {options.rounds} rounds", title_justify="left")
     for name in ("batch", "contender", "images/s", "lowest", "highest", "netopt is × faster"):

@@ -37,7 +37,7 @@ class Modifier:
         task_loss_weight: Multiplies the task's own loss (the product over all modifiers is used).
         constrain: () -> None, in the graph, after each update of the weights: assigns variables.
         before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
-            steps; `step` counts the steps already done.
+            steps, at least 50 times a training; `step` counts the steps already done.
         settles_at: Fraction of the training from which weights may be kept as the best ones; a
             pruning schedule is not finished before.
     """

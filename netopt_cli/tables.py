@@ -53,7 +53,7 @@ _SHOWN: dict[str, Callable[[Row], str]] = {
     "accuracy %": lambda row: f"{100 * row['accuracy']:.2f}",
     "params": lambda row: count_text(row["params"]),
     "sparsity %": lambda row: f"{100 * row['sparsity']:.1f}",
-    "MACs": lambda row: count_text(row["macs"]),
+    "MACs": lambda row: "unknown" if row["macs"] is None else count_text(row["macs"]),
     "file": lambda row: bytes_text(row["size_bytes"]),
     "gzip": lambda row: bytes_text(row["size_gzip_bytes"]),
     "latency ms": lambda row: f"{row['latency_ms_median']:.4f}",

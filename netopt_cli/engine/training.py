@@ -30,6 +30,9 @@ from netopt_cli.observer import Epoch, Observer
 DIVERGED_TIMES = 20.0
 """A mean loss over an epoch of so many times the first one, or that of guessing, is divergence."""
 
+HOST_CALLS = 50
+"""How often a training calls a modifier's `before_steps` at least, if it has as many steps."""
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -187,6 +190,11 @@ class TrainingLoop:
         )
         self._evaluate = Evaluator(model, data, data.validation)
         self._first_loss = 0.0
+        self._steps_per_call = settings.steps_per_call
+        if any(modifier.before_steps is not None for modifier in modifiers):
+            # A schedule on the host moves between calls: give it enough of them.
+            often = max(1, self.total_steps // HOST_CALLS)
+            self._steps_per_call = min(self._steps_per_call, often)
 
     def epoch(self, number: int) -> Epoch:
         """Trains one epoch, counted from 0, and validates."""
@@ -197,7 +205,7 @@ class TrainingLoop:
         loss_sum = accuracy_sum = 0.0
         done = 0
         while done < steps:
-            count = min(self._settings.steps_per_call, steps - done)
+            count = min(self._steps_per_call, steps - done)
             for modifier in self._modifiers:
                 if modifier.before_steps is not None:
                     modifier.before_steps(first + done, self.total_steps)

@@ -101,7 +101,7 @@ def test_modifiers_combine_in_one_step(data: Dataset) -> None:
         Modifier("host", before_steps=lambda step, total: told.append((step, total))),
     ]
     result = train(model, data, epochs=1, modifiers=modifiers)
-    assert told == [(step, 10) for step in (0, 4, 8)]
+    assert told == [(step, 10) for step in range(10)]
     assert result.epochs[0].loss == pytest.approx(100.0)
     assert not kernel.numpy().any()
 
@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_weights(data:
     broken = itertools.count()
 
     def spoil(step: int, total: int) -> None:
-        if next(broken) == 1:
+        if next(broken) == 4:
             model.trainable_variables[0].assign(np.full((16, 16), np.inf, np.float32))
 
     with pytest.raises(DivergedError, match=r"not a finite number at step 5 of 'test' \(epoch 1\)"):
