@@ -1,0 +1,115 @@
+"""From a Keras model to the bytes of a LiteRT (.tflite) file with batch 1.
+
+`freeze` traces the network once; the trace serves the conversion and the counting of MACs.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from netopt_cli.contracts import ExportRecipe
+from netopt_cli.errors import ConfigError, RunError
+
+_CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenGraph:
+    """A model as a graph of batch 1, `training=False`: float32 (1, *shape) -> logits (1, classes).
+
+    Attributes:
+        traced: The concrete function as it was traced: weights are variables, and every shape is
+            known, also behind the compiled calls of grouped convolutions.
+        frozen: The same with the weights folded to constants, which is what converts.
+    """
+
+    traced: tf.types.experimental.ConcreteFunction
+    frozen: tf.types.experimental.ConcreteFunction
+
+
+def freeze(model: keras.Model) -> FrozenGraph:
+    """Traces `model` at batch 1.
+
+    The converter is never given the unfrozen function: its files would keep variable operations,
+    and calibration fails on those.
+    """
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return model(x, training=False)
+
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="x")
+    traced = tf.function(forward, autograph=False).get_concrete_function(signature)
+    return FrozenGraph(traced, convert_variables_to_constants_v2(traced))
+
+
+def to_litert(
+    graph: FrozenGraph, recipe: ExportRecipe, calibration: Iterator[np.ndarray] | None = None
+) -> bytes:
+    """Converts to a file that LiteRT's built-in kernels run alone: no Flex, no custom operation.
+
+    Args:
+        calibration: Yields normalized samples, float32 (1, *shape). Needed for `int8`: they fix the
+            ranges of the activations (Jacob et al., 2018, arXiv:1712.05877).
+
+    Returns:
+        The flatbuffer. Input and output are float32, or for `int8` quantized int8.
+
+    Raises:
+        ConfigError: `int8` without a calibration sample.
+        RunError: An operation has no kernel in LiteRT; it is named.
+    """
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.frozen])
+    if recipe.scheme == "int8":
+        samples = list(calibration or ())
+        if not samples:
+            raise ConfigError(
+                "calibration_samples must be at least 1 to export int8. "
+                f"Received: calibration_samples={recipe.calibration_samples}"
+            )
+        _refuse_loops(graph)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([sample] for sample in samples)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    try:
+        with warnings.catch_warnings():
+            # "Statistics for quantized inputs were expected": the calibration gives them.
+            warnings.simplefilter("ignore", UserWarning)
+            return converter.convert()
+    except (ConverterError, RuntimeError, ValueError) as error:
+        raise RunError(_explain(str(error), recipe.scheme)) from error
+
+
+def _refuse_loops(graph: FrozenGraph) -> None:
+    """LiteRT's calibration ends the whole process on control flow, so it must not get there."""
+    for op in graph.traced.graph.get_operations():
+        if op.type in _CONTROL_FLOW:
+            raise RunError(
+                f"Cannot export int8: the operation {op.type} ({op.name}) is control flow, which "
+                "cannot be calibrated. Unroll the layer (`unroll=True` of LSTM and GRU) or export "
+                "float32."
+            )
+
+
+def _explain(message: str, scheme: str) -> str:
+    """One line out of the converter's page: the operation and what to do."""
+    unsupported = re.search(r"(?:TF Select|Custom) ops: (.+)", message)
+    if unsupported:
+        return (
+            f"Cannot export {scheme}: LiteRT has no built-in kernel for {unsupported[1].strip()}. "
+            "Replace the layer that uses it by one made of other operations."
+        )
+    op = re.search(r"'(tfl?\.\w+)' op|for op: '?(\w+)", message)
+    which = f" at the operation {op[1] or op[2]}" if op else ""
+    first_line = message.strip().partition("\n")[0]
+    return f"Cannot export {scheme}: the conversion failed{which}: {first_line}"

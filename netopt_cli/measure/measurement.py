@@ -1,0 +1,206 @@
+"""Everything that is said about a network after a stage, read off its exported file."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from netopt_cli.contracts import Network, Timing
+from netopt_cli.dataset import Dataset
+from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
+from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
+from netopt_cli.measure.macs import count_macs
+from netopt_cli.measure.parity import PARITY_SAMPLES, check_parity
+from netopt_cli.measure.probe import probe
+from netopt_cli.measure.runtime import LitertRunner
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The numbers of one network: the fields but `details` are columns of `metrics.csv`.
+
+    Attributes:
+        accuracy: Of the file, on the test split.
+        loss: Mean softmax cross-entropy of the file's logits, on the test split.
+        params: Of the Keras model, trainable or not.
+        nonzero_params: Those that are not zero.
+        sparsity: Fraction of zeros among the file's weights (constant tensors of rank ≥ 2).
+        macs: Multiply-accumulates of one inference; None when `details` lists some as uncounted.
+        size_bytes: Of the file.
+        size_gzip_bytes: Of the file in gzip, level 9.
+        latency_ms_median: Of one inference at batch 1.
+        latency_ms_p90: Its 90th percentile.
+        peak_memory_bytes: Growth of the memory of the process that timed the file.
+        parity_max_abs: Largest difference of logits between the Keras model and the file.
+        details: What the record keeps besides: the layers, and how each number was measured.
+    """
+
+    accuracy: float
+    loss: float
+    params: int
+    nonzero_params: int
+    sparsity: float
+    macs: int | None
+    size_bytes: int
+    size_gzip_bytes: int
+    latency_ms_median: float
+    latency_ms_p90: float
+    peak_memory_bytes: int
+    parity_max_abs: float
+    details: dict[str, Any] = field(repr=False)
+
+
+def export_network(network: Network, data: Dataset, seed: int = 0) -> tuple[FrozenGraph, bytes]:
+    """Exports to LiteRT by the network's own recipe.
+
+    Args:
+        seed: Chooses the calibration samples among `data.train`.
+
+    Raises:
+        ConfigError, RunError: See `export.litert.to_litert`.
+    """
+    graph = freeze(network.model)
+    calibration = _calibration_samples(data, network.recipe.calibration_samples, seed)
+    return graph, to_litert(graph, network.recipe, calibration)
+
+
+def measure(
+    network: Network,
+    data: Dataset,
+    timing: Timing,
+    file: Path,
+    graph: FrozenGraph,
+    *,
+    workers: int | None = None,
+) -> Measurement:
+    """Measures `file`, which `export_network` made of `network`. Reads the test split once.
+
+    Args:
+        timing: How the file is timed. Accuracy is taken on the same device.
+        graph: The trace that the file was made of.
+        workers: Interpreters that share the test samples; as many as CPUs by default.
+
+    Raises:
+        ParityError: The file does not compute what the model computes.
+        RunError: The file cannot be loaded or timed.
+    """
+    content = file.read_bytes()
+    runner = LitertRunner(content, timing, workers or os.cpu_count() or 1)
+    parity = _parity(network, data, runner)
+    timed = probe(file, timing)
+    accuracy, loss = _score(runner, data)
+    weights = read_file_weights(content)
+    layers = _layers(network.model, weights)
+    macs = count_macs(graph.traced.graph)
+    return Measurement(
+        accuracy=accuracy,
+        loss=loss,
+        params=network.model.count_params(),
+        nonzero_params=sum(layer["nonzero"] for layer in layers),
+        sparsity=sparsity(weights),
+        macs=macs.total,
+        size_bytes=len(content),
+        size_gzip_bytes=gzip_size(content),
+        latency_ms_median=timed.latency_ms_median,
+        latency_ms_p90=timed.latency_ms_p90,
+        peak_memory_bytes=timed.peak_memory_bytes,
+        parity_max_abs=parity["max_abs"],
+        details={
+            "layers": layers,
+            "macs_by_operation": macs.by_op,
+            "macs_uncounted": macs.uncounted,
+            "parity": parity,
+            "recipe": network.recipe.scheme,
+            "calibration_samples": min(network.recipe.calibration_samples, len(data.train)),
+            "runtime": f"ai-edge-litert {version('ai-edge-litert')}",
+            "device": timing.device,
+            "threads": timing.threads,
+            "warmup_runs": timed.warmup_runs,
+            "timed_runs": timed.timed_runs,
+        },
+    )
+
+
+def gzip_size(content: bytes) -> int:
+    """Bytes after gzip at its highest level, without a time in the header."""
+    return len(gzip.compress(content, compresslevel=9, mtime=0))
+
+
+def _calibration_samples(data: Dataset, samples: int, seed: int) -> Iterator[np.ndarray]:
+    chosen = np.random.default_rng(seed).permutation(len(data.train))[:samples]
+    if len(chosen):
+        for x, _ in data.normalized_batches(data.train.take(chosen), 1):
+            yield x
+
+
+def _parity(network: Network, data: Dataset, runner: LitertRunner) -> dict[str, Any]:
+    """The parity of the file, with the accuracy of both on its samples."""
+    count = min(PARITY_SAMPLES, len(data.validation))
+    samples = data.validation.take(np.arange(count))
+    batches = list(data.normalized_batches(samples, _BATCH))
+    expected = np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
+    actual = np.concatenate(list(runner.logits(x for x, _ in batches)))
+    labels = np.concatenate([y for _, y in batches])
+    parity = check_parity(network.recipe.scheme, expected, actual)
+    return {
+        "max_abs": parity.max_abs,
+        "tolerance": parity.tolerance,
+        "samples": parity.samples,
+        "keras_accuracy": float(np.mean(expected.argmax(axis=-1) == labels)),
+        "file_accuracy": float(np.mean(actual.argmax(axis=-1) == labels)),
+    }
+
+
+def _score(runner: LitertRunner, data: Dataset) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy on the test split, in one pass."""
+    correct, cross_entropy = 0, 0.0
+    for x, y in data.normalized_batches(data.test, _BATCH):
+        (logits,) = runner.logits([x])
+        correct += int(np.sum(logits.argmax(axis=-1) == y))
+        cross_entropy += float(np.sum(_cross_entropy(logits, y)))
+    return correct / len(data.test), cross_entropy / len(data.test)
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n, classes), (n,) -> (n,), finite for finite logits: no probability is formed."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(labels)), labels]
+
+
+def _layers(model: keras.Model, weights: list[FileWeight]) -> list[dict[str, Any]]:
+    """One row for each layer with weights.
+
+    `shape` is that of its largest weight. `dtype` is that of the file's weights with as many
+    elements: conversion renames and transposes weights, but keeps their size. None when the
+    file has no such weight, as of a normalization that was folded into a convolution.
+    """
+    dtypes: dict[int, set[str]] = defaultdict(set)
+    for weight in weights:
+        dtypes[weight.size].add(weight.dtype)
+    by_layer: dict[str, list[np.ndarray]] = defaultdict(list)
+    for variable in model.weights:
+        by_layer[variable.path.rpartition("/")[0]].append(keras.ops.convert_to_numpy(variable))
+    rows = []
+    for layer, values in by_layer.items():
+        largest = max(values, key=np.size)
+        rows.append(
+            {
+                "layer": layer,
+                "shape": list(largest.shape),
+                "params": sum(value.size for value in values),
+                "nonzero": sum(int(np.count_nonzero(value)) for value in values),
+                "dtype": "/".join(sorted(dtypes[largest.size])) or None,
+            }
+        )
+    return rows

@@ -1,0 +1,158 @@
+"""Latency and memory of an exported file, measured in a fresh process that holds nothing else.
+
+`probe` starts `python -m netopt_cli.measure.probe FILE` and reads the JSON that it prints. The
+process imports NumPy and LiteRT but not TensorFlow, whose threads and memory would be measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netopt_cli.contracts import Timing
+from netopt_cli.errors import RunError
+from netopt_cli.measure.runtime import open_interpreter
+
+TIMEOUT_S = 300.0
+_WARMUP_S = 0.3
+_TIMED_S = 1.0
+_LEAST_WARMUP_RUNS = 3
+_LEAST_TIMED_RUNS = 30
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the process measured.
+
+    Attributes:
+        latency_ms_median: Of one `invoke` at batch 1, without copying the input and the output.
+        latency_ms_p90: Its 90th percentile.
+        peak_memory_bytes: From just before the file is loaded to the peak of the resident memory:
+            weights, activations, and what the runtime touches of itself.
+        warmup_runs: Inferences before the timed ones; fewer than asked for when they take long.
+        timed_runs: Inferences timed; fewer than asked for when they take long.
+    """
+
+    latency_ms_median: float
+    latency_ms_p90: float
+    peak_memory_bytes: int
+    warmup_runs: int
+    timed_runs: int
+
+
+def probe(file: Path, timing: Timing) -> Probe:
+    """Measures `file` in a new process.
+
+    Raises:
+        RunError: The process failed or took more than five minutes.
+    """
+    package_parent = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "netopt_cli.measure.probe", str(file.resolve())]
+    for name, value in asdict(timing).items():
+        command += [f"--{name}", str(value)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            cwd=package_parent,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"Timing {file} took more than {TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunError(f"Timing {file} failed (exit {done.returncode}): {last_line}")
+    return Probe(**json.loads(done.stdout))
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the `Probe` of a file as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m netopt_cli.measure.probe")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--device", default=Timing.device)
+    parser.add_argument("--threads", type=int, default=Timing.threads)
+    parser.add_argument("--warmup_runs", type=int, default=Timing.warmup_runs)
+    parser.add_argument("--timed_runs", type=int, default=Timing.timed_runs)
+    options = vars(parser.parse_args(arguments))
+    print(json.dumps(asdict(_measure(options.pop("file"), Timing(**options)))))
+
+
+def _measure(file: Path, timing: Timing) -> Probe:
+    random = np.random.default_rng(0)  # before memory is looked at: it loads a module
+    before = _start_of_peak()
+    interpreter = open_interpreter(file, timing)
+    _fill_input(interpreter, random)
+    warmup = _time_runs(interpreter, timing.warmup_runs, _LEAST_WARMUP_RUNS, _WARMUP_S)
+    timed = _time_runs(interpreter, timing.timed_runs, _LEAST_TIMED_RUNS, _TIMED_S)
+    peak = _peak_resident_bytes()
+    return Probe(
+        latency_ms_median=float(np.median(timed)),
+        latency_ms_p90=float(np.percentile(timed, 90)),
+        peak_memory_bytes=max(0, peak - before),
+        warmup_runs=len(warmup),
+        timed_runs=len(timed),
+    )
+
+
+def _fill_input(interpreter: Any, random: np.random.Generator) -> None:
+    (tensor,) = interpreter.get_input_details()
+    scale, zero_point = tensor["quantization"]
+    x = random.standard_normal(tensor["shape"], np.float32)
+    if scale != 0.0:
+        x = np.clip(x / scale + zero_point, -128, 127)
+    interpreter.set_tensor(tensor["index"], x.astype(tensor["dtype"]))
+
+
+def _time_runs(interpreter: Any, runs: int, least_runs: int, seconds: float) -> list[float]:
+    """Milliseconds of each of `runs` inferences; ends early after `seconds` and `least_runs`."""
+    milliseconds: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(milliseconds) < runs:
+        if len(milliseconds) >= least_runs and time.perf_counter() > end:
+            break
+        start = time.perf_counter_ns()
+        interpreter.invoke()
+        milliseconds.append((time.perf_counter_ns() - start) / 1e6)
+    return milliseconds
+
+
+def _start_of_peak() -> int:
+    """Makes the peak start anew at the memory in use now, and returns it in bytes.
+
+    Linux does that when 5 is written to `clear_refs`. Where it cannot be done the old peak stays,
+    and the growth that is reported is a lower bound.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int:
+    """`VmHWM` on Linux, `ru_maxrss` elsewhere.
+
+    Not `ru_maxrss` on Linux, where a process inherits the peak of the one that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

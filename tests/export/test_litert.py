@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from netopt_cli.contracts import ExportRecipe, Timing
+from netopt_cli.errors import ConfigError, RunError
+from netopt_cli.export.litert import freeze, to_litert
+from netopt_cli.measure.runtime import LitertRunner
+
+SHAPE = (8, 8, 2)
+X = np.random.default_rng(0).standard_normal((16, *SHAPE)).astype(np.float32)
+
+
+def small_net() -> keras.Model:
+    layers = keras.layers
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(8, 3, padding="same", groups=2)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU()(x)
+    x = layers.DepthwiseConv2D(3)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(x)))
+
+
+def calibration():
+    return iter(X[:, np.newaxis])
+
+
+class Apply(keras.layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def net_with(function) -> keras.Model:
+    inputs = keras.Input((4, 4))
+    return keras.Model(inputs, keras.layers.Dense(3)(Apply(function)(inputs)))
+
+
+def test_float32_file_computes_what_the_model_computes():
+    model = small_net()
+    runner = LitertRunner(to_litert(freeze(model), ExportRecipe()), Timing())
+    expected = model(X, training=False).numpy()
+    np.testing.assert_allclose(next(runner.logits([X])), expected, atol=1e-5)
+
+
+def test_int8_file_is_integer_from_input_to_output_and_close():
+    model = small_net()
+    content = to_litert(freeze(model), ExportRecipe("int8", len(X)), calibration())
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    assert interpreter.get_input_details()[0]["dtype"] == np.int8
+    assert interpreter.get_output_details()[0]["dtype"] == np.int8
+    assert not any(t["dtype"] == np.float32 for t in interpreter.get_tensor_details())
+    expected = model(X, training=False).numpy()
+    actual = next(LitertRunner(content, Timing()).logits([X]))
+    assert np.abs(actual - expected).max() < 0.1 * np.ptp(expected)
+
+
+def test_export_is_reproducible():
+    graph = freeze(small_net())
+    recipe = ExportRecipe("int8", len(X))
+    assert to_litert(graph, recipe, calibration()) == to_litert(graph, recipe, calibration())
+
+
+def test_batch_is_one_and_weights_are_constants():
+    graph = freeze(small_net())
+    assert graph.frozen.inputs[0].shape == (1, *SHAPE)
+    assert graph.traced.outputs[0].shape == (1, 3)
+    assert not any(op.type == "ReadVariableOp" for op in graph.frozen.graph.get_operations())
+
+
+def test_a_model_built_under_a_mirrored_strategy_exports():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = small_net()
+    runner = LitertRunner(to_litert(freeze(model), ExportRecipe()), Timing())
+    np.testing.assert_allclose(next(runner.logits([X])), model(X).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [ExportRecipe(), ExportRecipe("int8", 4)])
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(tf.math.erf, "Erf"), (tf.math.erfinv, "Erfinv"), (tf.linalg.inv, "MatrixInverse")],
+)
+def test_an_operation_without_builtin_kernel_is_named(function, name, recipe):
+    samples = iter(np.ones((4, 1, 4, 4), np.float32))
+    with pytest.raises(RunError, match=f"no built-in kernel for {name}\\. Replace the layer"):
+        to_litert(freeze(net_with(function)), recipe, samples)
+
+
+def test_int8_refuses_a_loop():
+    inputs = keras.Input((4, 2))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.LSTM(3)(inputs)))
+    samples = iter(np.ones((4, 1, 4, 2), np.float32))
+    with pytest.raises(RunError, match=r"While .*lstm.* is control flow.*unroll=True"):
+        to_litert(freeze(model), ExportRecipe("int8", 4), samples)
+
+
+@pytest.mark.parametrize("samples", [None, iter(())])
+def test_int8_needs_calibration(samples):
+    with pytest.raises(ConfigError, match="calibration_samples must be at least 1"):
+        to_litert(freeze(small_net()), ExportRecipe("int8"), samples)
