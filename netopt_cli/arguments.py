@@ -1,0 +1,53 @@
+"""A parser of command-line options whose errors are netopt's."""
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from netopt_cli.errors import ConfigError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """Options may stand before, between and after the other arguments; none is abbreviated."""
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"netopt {command}",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parses `argv`.
+
+        Raises:
+            ConfigError: For an unknown option, with the nearest one, or a wrong number of words.
+        """
+        takes_the_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        parse = self.parse_known_args if takes_the_rest else self.parse_known_intermixed_args
+        found, extra = parse(argv)
+        if extra:
+            word = extra[0].partition("=")[0]
+            if word.startswith("-"):
+                raise ConfigError(f"unknown option '{word}'.{did_you_mean(word, self.options())}")
+            raise ConfigError(f"unexpected argument '{extra[0]}'; see {self.prog} --help")
+        return found
+
+    def options(self) -> list[str]:
+        """The option strings, as `--json`."""
+        return [option for action in self._actions for option in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def add_config_dir(parser: Parser) -> None:
+    """Adds the option that names a folder of the user's own configs."""
+    parser.add_argument(
+        "--config-dir",
+        "-cd",
+        metavar="DIR",
+        help="a folder of your own configs (arch/mine.yaml, …); its files go before netopt's",
+    )

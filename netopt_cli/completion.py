@@ -1,0 +1,214 @@
+"""What may end a command line, and the scripts that ask for it.
+
+The scripts hand over the whole line up to the cursor, for bash takes words apart at `=`. Everything
+is read from the config files; neither Hydra nor TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from netopt_cli import catalog
+from netopt_cli.command_table import COMMANDS
+from netopt_cli.errors import ConfigError
+
+_BASH = """\
+_netopt() {
+    local line="${COMP_LINE:0:COMP_POINT}"
+    local word="${line##* }"
+    local kept="${word%"${word##*[=:]}"}"   # bash replaces only what follows = or :
+    local IFS=$'\\n'
+    COMPREPLY=($(netopt __complete "$line" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$kept"}")
+    if [[ ${COMPREPLY[0]-} == *[=.] ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}
+complete -F _netopt netopt
+"""
+
+_ZSH = """\
+#compdef netopt
+_netopt() {
+    local -a found open closed
+    found=("${(@f)$(netopt __complete "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)}")
+    open=("${(@M)found:#*[=.]}")
+    closed=("${(@)found:#*[=.]}")
+    (( $#open )) && compadd -Q -S '' -- "${open[@]}"
+    (( $#closed )) && compadd -Q -- "${closed[@]}"
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    _netopt "$@"
+else
+    compdef _netopt netopt
+fi
+"""
+
+_FISH = """\
+complete -c netopt -f -a '(netopt __complete (commandline -cp | string collect) 2>/dev/null)'
+"""
+
+SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def candidates(line: str) -> list[str]:
+    """The words that may replace the last one of `line`, which is empty after a space.
+
+    Those ending in `=` or `.` want more behind them.
+    """
+    before = line.split()
+    word = "" if not before or line[-1].isspace() else before.pop()
+    words = [each.lstrip("'\"") for each in before[1:]]
+    word = word.lstrip("'\"")
+    if not words:
+        commands = [name for name, command in COMMANDS.items() if command.help]
+        return _starting(word, [*commands, "--help", "--version"])
+    name, *words = words
+    if name not in COMMANDS:
+        return []
+    if word.startswith("-"):
+        options: list[str] = COMMANDS[name].load().parser().options()
+        return _starting(word, [option for option in options if option.startswith("--")])
+    try:
+        return _starting(word, list(_arguments(name, words, word)))
+    except ConfigError:  # of a --config-dir that is not written out yet
+        return []
+
+
+def _starting(word: str, choices: list[str]) -> list[str]:
+    return [choice for choice in choices if choice.startswith(word)]
+
+
+def _arguments(name: str, words: list[str], word: str) -> Iterator[str]:
+    folders = catalog.config_folders(_after(words, "--config-dir", "-cd"))
+    match name:
+        case "list":
+            yield from catalog.groups(folders)
+        case "show":
+            for group in catalog.groups(folders):
+                yield from (f"{group}/{choice}" for choice in catalog.choices(group, folders))
+        case "completion":
+            yield from SCRIPTS
+        case "train":
+            yield from _overrides(words, word, folders)
+
+
+def _after(words: list[str], *options: str) -> str | None:
+    for option, value in itertools.pairwise(words):
+        if option in options:
+            return value
+    return None
+
+
+def _overrides(words: list[str], word: str, folders: Sequence[Path]) -> Iterator[str]:
+    plus = word[: len(word) - len(word.lstrip("+"))]
+    key, equals, value = word[len(plus) :].partition("=")
+    if equals:
+        cut = max(value.rfind(","), value.rfind("[")) + 1  # opt=[a,b and -m arch=a,b
+        for choice in _values(key, words, folders):
+            yield f"{plus}{key}={value[:cut]}{choice}"
+    elif "." in key:
+        section = key.partition(".")[0]
+        yield from (f"{plus}{path}=" for path in _section(section, words, folders))
+    else:
+        groups = catalog.groups(folders)
+        yield from (f"{plus}{group}=" for group in groups)
+        yield from (f"{name}=" for name in _root() if name not in groups)
+        sections = [group for group in groups if group in ("arch", "data", "train", "target")]
+        yield from (f"{section}." for section in sections)
+        yield from (f"opt.{stage}." for stage in _stages(words, folders))
+
+
+def _values(key: str, words: list[str], folders: Sequence[Path]) -> list[str]:
+    """The choices of a group, also of one inside a stage, or true and false."""
+    section, _, rest = key.partition(".")
+    group = key.partition("@")[0]
+    if group in catalog.groups(folders):
+        return list(catalog.choices(group, folders))
+    knfolders = _section(section, words, folders) if rest else _root()
+    value = knfolders.get(key)
+    if isinstance(value, _Choice):
+        return list(catalog.choices(value.group, folders))
+    return ["true", "false"] if isinstance(value, bool) else []
+
+
+class _Choice(str):
+    """The value of a key that is a choice of a group: `/arch@teacher: vgg`."""
+
+    group: str
+
+
+def _section(section: str, words: list[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """The dotted keys and values of what the line chooses for a section, or its default."""
+    if section == "opt":
+        found: dict[str, Any] = {}
+        for stage in _stages(words, folders):
+            found |= _keys(catalog.find("opt", stage, folders), f"opt.{stage}")
+        return found
+    if section not in catalog.groups(folders):
+        return {}
+    chosen = _chosen(section, words) or _defaults().get(section)
+    knfolders = catalog.choices(section, folders)
+    return _keys(knfolders[chosen], section) if chosen in knfolders else {}
+
+
+def _stages(words: list[str], folders: Sequence[Path]) -> list[str]:
+    """The stages that the line chooses, or all when it does not say."""
+    knfolders = list(catalog.choices("opt", folders))
+    value = _chosen("opt", words) or ""
+    chosen = [name for name in knfolders if name in value.strip("[]").replace("[", "").split(",")]
+    return chosen or [name for name in knfolders if name != "none"]
+
+
+def _chosen(group: str, words: list[str]) -> str | None:
+    for word in reversed(words):
+        key, _, value = word.lstrip("+").partition("=")
+        if key == group:
+            return value
+    return None
+
+
+def _defaults() -> dict[str, Any]:
+    listed = _yaml(catalog.shipped_configs() / "run.yaml")["defaults"]
+    return {
+        name: choice
+        for entry in listed
+        if isinstance(entry, dict)
+        for name, choice in entry.items()
+    }
+
+
+def _root() -> dict[str, Any]:
+    content = _yaml(catalog.shipped_configs() / "run.yaml")
+    return {name: value for name, value in content.items() if not isinstance(value, dict | list)}
+
+
+def _keys(path: Path, prefix: str) -> dict[str, Any]:
+    """The dotted keys of a YAML, with those of the choices in its defaults list."""
+    content = _yaml(path)
+    found: dict[str, Any] = {}
+    for entry in content.pop("defaults", []):
+        for name, choice in entry.items() if isinstance(entry, dict) else ():
+            group, at, package = name.lstrip("/").partition("@")
+            if at:
+                value = _Choice(choice)
+                value.group = group
+                found[f"{prefix}.{package}"] = value
+    return found | dict(_flat(content, prefix))
+
+
+def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}.{name}")
+        elif name != "_target_":
+            yield f"{prefix}.{name}", value
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}

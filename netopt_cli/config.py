@@ -1,0 +1,535 @@
+"""The configuration of a run: overrides in any accepted spelling to a checked DictConfig.
+
+Hydra composes; this module makes its input regular before (`+arch=cnn` is `arch=cnn`) and its
+errors readable after. No TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
+
+from netopt_cli import catalog
+from netopt_cli.components import check_targets, check_value
+from netopt_cli.errors import ConfigError, did_you_mean
+
+PRIMARY = "run"
+_STAGES = "opt"
+_SEARCH_PATH = "hydra.searchpath"
+_SECTIONS = ("arch", "data", "train", "target", _STAGES)
+_ROOT_KEYS = {
+    "seed": Annotated[int, Field(ge=0, lt=2**31)],
+    "deterministic": bool,
+    "control": bool,
+}
+_HYDRA_PLUGINS = ("hydra._internal.core_plugins.", "hydra.experimental.", "hydra_plugins.")
+
+
+def compose(
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+    config_name: str = PRIMARY,
+    allow: Collection[str] = (),
+) -> DictConfig:
+    """Composes and checks the configuration of one run, without Hydra's own node.
+
+    Args:
+        overrides: As on the command line: `["+arch=cnn", "opt=[prune,quantize]"]`.
+        config_dir: A folder of the user's configs, searched before netopt's.
+        config_name: The primary config.
+        allow: Packages that a `_target_` may name besides netopt's and Keras'.
+
+    Raises:
+        ConfigError: For anything wrong, with the nearest valid word.
+    """
+    with composer(config_dir=config_dir, config_name=config_name) as composing:
+        config = composing.compose(composing.normalise(overrides))
+        composing.check(config, allow)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+
+@contextmanager
+def composer(
+    *, config_dir: str | Path | None = None, config_name: str = PRIMARY
+) -> Iterator[Composer]:
+    """Sets Hydra up over netopt's configs and the user's, and takes it down at the end."""
+    *own, shipped = catalog.config_folders(config_dir)
+    search_path = create_config_search_path(f"file://{shipped}")
+    for folder in own:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
+    OmegaConf.register_new_resolver(
+        "stages", lambda stages: "+".join(stages) or "none", replace=True
+    )
+    version.setbase("1.3")
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("netopt", search_path)
+    try:
+        yield Composer(hydra, config_name, [*own, shipped])
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
+    """Checks a composed configuration, without Hydra's node: nothing is built or imported.
+
+    Raises:
+        ConfigError: For missing values, unknown root keys, broken interpolations, a `_target_`
+            that may not be named, a section that is none.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} must be given: {missing[0]}=VALUE")
+    with readable_errors():
+        plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    known = [*_SECTIONS, *_ROOT_KEYS]
+    for key in map(str, plain):
+        if key not in known:
+            raise ConfigError(f"unknown key '{key}'.{did_you_mean(key, known)}")
+    for key, annotation in _ROOT_KEYS.items():
+        if key in plain:
+            check_value(plain[key], annotation, key)
+    for key in _SECTIONS:
+        stages = plain.get(key) if key == _STAGES else {key: plain.get(key)}
+        if not isinstance(stages, dict):
+            raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
+        for name, section in stages.items():
+            where = f"{key}.{name}" if key == _STAGES else key
+            if not isinstance(section, dict) or "_target_" not in section:
+                raise ConfigError(
+                    f"{where} is not a component: it has no _target_; choose one by "
+                    f"{key}={f'[{name}]' if key == _STAGES else 'NAME'}"
+                )
+    check_targets(plain, allow)
+
+
+def check_hydra(config: DictConfig, allow: Collection[str] = ()) -> None:
+    """Checks Hydra's own node, which can start code too, and makes it the one in force.
+
+    Raises:
+        ConfigError: For a plug-in that may not be named, a logging set-up, or an environment.
+    """
+    HydraConfig.instance().set_config(config)
+    node = config.hydra
+    trusted = (*_HYDRA_PLUGINS, *(f"{package}." for package in allow))
+    for key in ("launcher", "sweeper", "callbacks"):
+        if node.get(key) is None:
+            continue
+        with readable_errors():
+            plain = OmegaConf.to_container(node[key], resolve=True)
+        for name in _target_names(plain):
+            if not str(name).startswith(trusted):
+                raise ConfigError(
+                    f"hydra.{key} may not name '{name}': it is no plug-in of Hydra, nor in a "
+                    "package that you trust and name with --allow PACKAGE"
+                )
+    for key in ("job_logging", "hydra_logging"):
+        if node[key] is not None and node[key].get("root") is not None:
+            raise ConfigError(f"hydra/{key} is not supported: a run writes its own run.log")
+    if node.job.env_set:
+        raise ConfigError("hydra.job.env_set is not supported: set the variables in the shell")
+
+
+class Composer:
+    """Hydra, with regular input and every error of composition as a ConfigError.
+
+    Attributes:
+        hydra: Hydra itself, for `run`, `multirun`, `show_cfg`, `show_info`, `hydra_help`.
+        config_name: The primary config.
+    """
+
+    def __init__(self, hydra: Hydra, config_name: str, folders: Sequence[Path]) -> None:
+        self.hydra = hydra
+        self.config_name = config_name
+        self._parser = OverridesParser.create(config_loader=hydra.config_loader)
+        self._choices = _all_choices(folders)
+        self._folders = folders
+
+    def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
+        """Composes normalised overrides; the result has Hydra's node."""
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        with readable_errors():
+            return self.hydra.compose_config(self.config_name, list(overrides), mode)
+
+    def check(self, config: DictConfig, allow: Collection[str] = ()) -> None:
+        """Checks a composed configuration with Hydra's node; see `check_job`, `check_hydra`."""
+        check_hydra(config, allow)
+        job = config.copy()
+        with open_dict(job):
+            del job["hydra"]
+        check_job(job, allow)
+
+    def cells(self, overrides: Sequence[str]) -> list[list[str]]:
+        """The overrides of single runs that show every choice of a sweep.
+
+        Groups are multiplied out; of a swept value, which changes no key, the first is taken.
+        """
+        alternatives: list[list[str]] = []
+        for override in map(self._parse, overrides):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                alternatives.append([str(override.input_line)])
+            elif override.is_discrete_sweep():
+                swept = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                alternatives.append(swept if self._is_group(override) else swept[:1])
+        return [list(cell) for cell in itertools.product(*alternatives)]
+
+    def normalise(self, overrides: Sequence[str], *, multirun: bool = False) -> list[str]:
+        """Rewrites overrides into the one spelling that Hydra takes, and checks their keys.
+
+        `+` goes where the defaults list has the group; a single stage becomes a list; the value of
+        an arch inside a stage (`opt.distill.teacher=vgg`) becomes a choice.
+
+        Raises:
+            ConfigError: For bad syntax, unknown groups, choices and keys, and sweeps without -m.
+        """
+        parsed = [self._parse(line) for line in overrides]
+        if not multirun:
+            _refuse_sweeps(parsed)
+        _refuse_two_lists(parsed)
+        self._choices = _all_choices([*self._folders, *_search_path(parsed)])
+        done: dict[int, list[str]] = {}
+        packaged, values = [], []
+        for index, override in enumerate(parsed):
+            key = override.key_or_group
+            if override.is_delete() or key.startswith("hydra/") or key == _SEARCH_PATH:
+                done[index] = [str(override.input_line)]
+            elif not self._is_group(override):
+                values.append(index)
+            elif override.package:
+                packaged.append(index)
+            else:
+                done[index] = self._choose(override)
+
+        configs = self._compose_cells(done)
+        for index in packaged:
+            override = parsed[index]
+            group = f"{override.key_or_group}@{override.package}"
+            plus = "" if any(group in _choices(config) for config in configs) else "+"
+            done[index] = [f"{plus}{group}={override.get_value_string()}"]
+            configs = self._compose_cells(done)
+        for index in values:
+            chosen = self._choose_inside(parsed[index], configs)
+            if chosen:
+                done[index] = chosen
+        if any(index in done for index in values):
+            configs = self._compose_cells(done)
+        for index in values:
+            if index not in done:
+                plus = self._check_key(parsed[index], configs)
+                key = parsed[index].key_or_group
+                done[index] = [f"{plus}{key}={parsed[index].get_value_string()}"]
+        return [line for index in sorted(done) for line in done[index]]
+
+    def sweep_of_files(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
+        """The overrides of `hydra.sweeper.params`, in the config, that the command line leaves."""
+        sweeper = config.hydra.sweeper
+        if "BasicSweeper" not in sweeper.get("_target_", "") or not sweeper.get("params"):
+            return []
+        given = {self._parse(line).key_or_group for line in overrides}
+        return [
+            f"{key}={value}"
+            for key, value in sweeper.params.items()
+            if str(key).lstrip("+") not in given
+        ]
+
+    def _parse(self, line: str) -> Override:
+        try:
+            override = self._parser.parse_overrides([line])[0]
+        except OverrideParseException as error:
+            if "=" in line:
+                raise ConfigError(
+                    f"cannot read the override {line}: check its brackets and quotes; a value with "
+                    "special characters is quoted twice: 'key=\"value\"'"
+                ) from error
+            groups = [group for group, names in self._choices.items() if line in names]
+            hint = f" Did you mean '{groups[0]}={line}'?" if groups else " Write key=value."
+            raise ConfigError(f"'{line}' is not an override.{hint}") from error
+        return override
+
+    def _is_group(self, override: Override) -> bool:
+        """True when the override chooses a config file; `train={epochs: 3}` sets values."""
+        value = None if override.is_sweep_override() else override.value()
+        return override.key_or_group in self._choices and not isinstance(value, dict)
+
+    def _choose(self, override: Override) -> list[str]:
+        group = override.key_or_group
+        alternatives = _alternatives(override)
+        if group == _STAGES:
+            lists = [_stage_list(value) for value in alternatives]
+            for stage in itertools.chain(*lists):
+                if stage not in self._choices[group]:
+                    self._refuse_choice(group, stage)
+            return [f"{group}={','.join('[' + ','.join(stages) + ']' for stages in lists)}"]
+        if alternatives == [None]:
+            return []
+        for value in alternatives:
+            if isinstance(value, list):
+                raise ConfigError(
+                    f"{group} takes one choice. Received: {override.input_line}; to run one after "
+                    f"the other: -m {group}={','.join(map(str, value))}"
+                )
+            if value not in self._choices[group]:
+                self._refuse_choice(group, str(value))
+        return [f"{group}={override.get_value_string()}"]
+
+    def _choose_inside(self, override: Override, configs: Sequence[DictConfig]) -> list[str]:
+        """A choice of a group inside a section, such as the teacher; [] for any other key."""
+        key = override.key_or_group
+        groups = [
+            choice.partition("@")[0]
+            for config in configs
+            for choice in _choices(config)
+            if choice.endswith(f"@{key}")
+        ]
+        names = _alternatives(override)
+        if not groups or not all(isinstance(name, str) for name in names):
+            return []
+        value = override.get_value_string()
+        files = [Path(name).suffix in (".keras", ".h5") for name in names]
+        if not any(files):
+            return [f"{groups[0]}@{key}={value}"]
+        if not all(files):
+            raise ConfigError(f"{key} cannot sweep over names and files. Received: {key}={value}")
+        chosen = [f"{groups[0]}@{key}=keras_model", f"{key}.path={value}"]
+        is_trained = any(_lookup(config, f"{key}_epochs")[0] for config in configs)
+        return [*chosen, f"{key}_epochs=0"] if is_trained else chosen
+
+    def _compose_cells(self, done: dict[int, list[str]]) -> list[DictConfig]:
+        lines = [line for index in sorted(done) for line in done[index]]
+        return [self.compose(cell) for cell in self.cells(lines)]
+
+    def _check_key(self, override: Override, configs: Sequence[DictConfig]) -> str:
+        """Returns the prefix that the key needs: "+" for a new one in an open section."""
+        key = override.key_or_group
+        if override.is_hydra_override() and (override.is_add() or override.is_force_add()):
+            return "++" if override.is_force_add() else "+"  # Hydra's node has its own schema
+        prefix = ""
+        for config in configs:
+            exists, parent, value = _lookup(config, key)
+            if not exists:
+                is_open = (override.is_add() or override.is_force_add()) and _is_open(parent, key)
+                if not is_open:
+                    raise ConfigError(self._unknown_key(key, config))
+                prefix = "++"
+            elif isinstance(value, dict) and "_target_" in value:
+                new = _alternatives(override)
+                if not all(isinstance(item, dict) for item in new):
+                    keys = [f"{key}.{name}" for name in value if name != "_target_"]
+                    raise ConfigError(
+                        f"{key} is a section; set one of its keys: {', '.join(keys)}. "
+                        f"Received: {override.input_line}"
+                    )
+        return prefix
+
+    def _unknown_key(self, key: str, config: DictConfig) -> str:
+        section, _, rest = key.partition(".")
+        stage = rest.partition(".")[0]
+        tree = _tree(config)
+        stages = list(tree.get(_STAGES, {}))
+        if section == _STAGES and stage in self._choices[_STAGES] and stage not in stages:
+            chosen = ",".join(stages) or "none"
+            with_it = ",".join([*stages, stage])
+            return f"{key}: '{stage}' is not in opt=[{chosen}]; add it: opt=[{with_it}]"
+        return f"unknown key '{key}'.{_nearest_key(key, tree, list(self._choices))}"
+
+    def _refuse_choice(self, group: str, name: str) -> None:
+        raise ConfigError(f"unknown {group} '{name}'.{did_you_mean(name, self._choices[group])}")
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turns the errors of Hydra, OmegaConf and YAML into a ConfigError of one line."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_missing_config(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError("a config is not valid YAML: " + " ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ConfigError("an interpolation of the configuration refers to itself") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
+        kept = [line.strip() for line in lines if line.strip() and "object_type" not in line]
+        raise ConfigError(": ".join(kept[:3]).replace("full_key: : ", "")) from error
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    first = str(error).splitlines()[0]
+    place = f"{first.partition(':')[0]}: " if first.startswith("In '") else ""
+    path = str(error.missing_cfg_file or "")
+    group, _, name = path.rpartition("/")
+    if not group:
+        return first
+    return f"{place}unknown {group} '{name}'.{did_you_mean(name, error.options or [])}"
+
+
+def _target_names(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield value["_target_"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _target_names(inner)
+
+
+# Overrides
+
+
+def _all_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
+    return {group: list(catalog.choices(group, folders)) for group in catalog.groups(folders)}
+
+
+def _search_path(overrides: Sequence[Override]) -> list[Path]:
+    """The folders of `hydra.searchpath=[…]`, which Hydra searches after the others."""
+    found: list[Path] = []
+    for override in overrides:
+        if override.key_or_group == _SEARCH_PATH:
+            value = override.value()
+            for entry in value if isinstance(value, list) else [value]:
+                folder = Path(str(entry).removeprefix("file://"))
+                if not folder.is_dir():
+                    raise ConfigError(f"{_SEARCH_PATH} takes directories. Received: {entry}")
+                found.append(folder)
+    return found
+
+
+def _alternatives(override: Override) -> list[Any]:
+    """The values that an override gives to its key: one, or those of a sweep."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if not override.is_discrete_sweep():
+        return []
+    return list(override.sweep_iterator(transformer=Override._convert_value))
+
+
+def _stage_list(value: Any) -> list[str]:
+    stages = ["none" if value is None else value] if not isinstance(value, list) else value
+    for stage in stages:
+        if not isinstance(stage, str):
+            raise ConfigError(f"opt takes names of stages. Received: opt={value}")
+        if stages.count(stage) > 1:
+            raise ConfigError(
+                f"opt has '{stage}' twice. Received: opt=[{','.join(map(str, stages))}]; to repeat "
+                f"a stage give it a name of its own: opt=[{stage}] +opt@opt.{stage}2={stage}"
+            )
+    return stages
+
+
+def _refuse_sweeps(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if override.is_sweep_override():
+            key, value = override.key_or_group, override.get_value_string()
+            in_order = (
+                f", or write opt=[{value}] for stages in this order" if key == _STAGES else ""
+            )
+            raise ConfigError(
+                f"{override.input_line} has several values: add -m to run them all{in_order}"
+            )
+
+
+def _refuse_two_lists(overrides: Sequence[Override]) -> None:
+    given = [o for o in overrides if o.key_or_group == _STAGES and not o.package]
+    if len(given) > 1:
+        lines = " ".join(str(o.input_line) for o in given)
+        raise ConfigError(f"opt is given twice. Received: {lines}; in order: opt=[a,b]")
+
+
+# Keys
+
+
+def _choices(config: DictConfig) -> Collection[str]:
+    """The groups of the defaults list, `arch`, `arch@opt.distill.teacher`, …"""
+    return [str(key) for key in config.hydra.runtime.choices]
+
+
+def _tree(config: DictConfig) -> dict[str, Any]:
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def _split(key: str) -> list[str]:
+    return key.replace("[", ".").replace("]", "").split(".")
+
+
+def _lookup(config: DictConfig, key: str) -> tuple[bool, Any, Any]:
+    """Whether the configuration has `key`, the value around it, and its own.
+
+    What is behind an interpolation is not known before it is resolved, and counts as there.
+    """
+    parts = _split(key)
+    parent: Any = None
+    node: Any = _tree(config)
+    for index, part in enumerate(parts):
+        if isinstance(node, str) and "${" in node:
+            return True, node, None
+        parent = node
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return False, parent if index == len(parts) - 1 else None, None
+    return True, parent, node
+
+
+def _is_open(parent: Any, key: str) -> bool:
+    """True for a mapping whose keys netopt does not all know: an argument, a user's component."""
+    depth = 2 if key.startswith(f"{_STAGES}.") else 1  # a component is at `arch`, at `opt.prune`
+    if not isinstance(parent, dict) or len(_split(key)) <= depth:
+        return False
+    return not str(parent.get("_target_", "")).startswith("netopt_cli.")
+
+
+def _nearest_key(key: str, tree: dict[str, Any], groups: Sequence[str]) -> str:
+    """The same name elsewhere, or the nearest where the word goes wrong, or the choices there."""
+    parts = _split(key)
+    section = f"{parts[0]}." if len(parts) > 1 else ""
+    paths = [path for path in _paths(tree, "") if not path.startswith("hydra.")]
+    elsewhere = [p for p in paths if p.startswith(section) and p.endswith(f".{parts[-1]}")]
+    if elsewhere:
+        return f" Did you mean '{min(elsewhere, key=lambda path: (path.count('.'), len(path)))}'?"
+    node: Any = {**dict.fromkeys(groups), **tree}
+    for index, part in enumerate(parts):
+        names = [str(name) for name in node if name != "_target_"] if isinstance(node, dict) else []
+        if part not in names:
+            before, after = parts[:index], parts[index + 1 :]
+            near = difflib.get_close_matches(part, names, n=1)
+            if near:
+                return f" Did you mean '{'.'.join([*before, near[0], *after])}'?"
+            return did_you_mean(part, names)
+        node = node[part]
+    return ""
+
+
+def _paths(node: Any, prefix: str) -> Iterator[str]:
+    """The dotted keys of the values in a tree."""
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from _paths(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix

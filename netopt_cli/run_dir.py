@@ -1,0 +1,71 @@
+"""Directories of runs: made atomically, so that no two runs share one."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+from netopt_cli.errors import ConfigError, StorageError
+
+LOG = "run.log"
+RECORD = "record.json"
+_BEFORE_THE_START = {LOG, "config.yaml"}
+
+
+def reserve_run_dir(base: Path, name: str) -> Path:
+    """Makes and returns `base/name`, or `-2`, `-3`, … when somebody was there before.
+
+    Raises:
+        StorageError: When it cannot be made (read-only, full, or a file is in the way).
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            path = base / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise _unwritable(base, error) from error
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def use_run_dir(path: Path) -> Path:
+    """Makes a directory that the user named, if need be, and returns it.
+
+    Raises:
+        ConfigError: When it holds the record of a run.
+        StorageError: When nothing can be written there.
+    """
+    refuse_finished(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def refuse_finished(path: Path) -> None:
+    """Raises ConfigError when `path` holds the record of a run."""
+    if (path / RECORD).exists():
+        raise ConfigError(f"{path} already holds the record of a run: choose another directory")
+
+
+def discard_unstarted(path: Path) -> bool:
+    """Removes the directory of a run that was refused before it began, and says whether it did.
+
+    Anything but the log and the config is a result, and is left alone.
+    """
+    if any(entry.name not in _BEFORE_THE_START for entry in path.iterdir()):
+        return False
+    for entry in path.iterdir():
+        entry.unlink()
+    path.rmdir()
+    return True
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot write to {path}: {error.strerror}")
