@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from netopt_cli.contracts import Modifier
-from netopt_cli.dataset import ArraySource, Dataset, FileSource, Normalization
+from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import ConfigError, DivergedError
@@ -16,29 +16,9 @@ from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
 
 
-def blobs(count: int, seed: int) -> ArraySource:
-    """Three well separated classes of 4x4 grey images: a pattern each, with noise."""
-    patterns = np.random.default_rng(99).uniform(40, 215, (3, 4, 4, 1))
-    random = np.random.default_rng(seed)
-    y = random.integers(0, 3, count).astype(np.int32)
-    x = patterns[y] + random.normal(0, 20, (count, 4, 4, 1))
-    return ArraySource(x.clip(0, 255).astype(np.uint8), y)
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return Dataset(
-        name="blobs",
-        shape=(4, 4, 1),
-        classes=3,
-        class_names=("a", "b", "c"),
-        train=blobs(200, 0),
-        validation=blobs(60, 1),
-        test=blobs(60, 2),
-        normalization=Normalization(0.0, 1 / 255),
-        augment=None,
-        fingerprint="",
-    )
+@pytest.fixture
+def data(blobs_data: Dataset) -> Dataset:
+    return blobs_data
 
 
 def network(seed: int = 0, normalize: bool = False) -> keras.Model:
@@ -144,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_weights(data:
 
 def test_a_growing_loss_is_divergence(data: Dataset) -> None:
     def blow_up(step: int, total: int) -> None:
-        head.assign(head.value * 1000.0)
+        head.assign(head.value * 5.0)
 
     model = network()
     head = model.trainable_variables[-2]

@@ -1,0 +1,63 @@
+"""What several tests share: a tiny data set and network, and a way to call the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from netopt_cli.dataset import ArraySource, Dataset, Normalization
+
+
+def blobs(count: int, seed: int) -> ArraySource:
+    """Three well separated classes of 4x4 grey images: a pattern each, with noise."""
+    patterns = np.random.default_rng(99).uniform(40, 215, (3, 4, 4, 1))
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 3, count).astype(np.int32)
+    x = patterns[y] + random.normal(0, 20, (count, 4, 4, 1))
+    return ArraySource(x.clip(0, 255).astype(np.uint8), y)
+
+
+@pytest.fixture(scope="session")
+def blobs_data() -> Dataset:
+    return Dataset(
+        name="blobs",
+        shape=(4, 4, 1),
+        classes=3,
+        class_names=("a", "b", "c"),
+        train=blobs(200, 0),
+        validation=blobs(60, 1),
+        test=blobs(60, 2),
+        normalization=Normalization(0.0, 1 / 255),
+        augment=None,
+        fingerprint="",
+    )
+
+
+class CommandLine:
+    """Runs netopt in a process of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, *words: str, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "netopt_cli.app", *words],
+            cwd=self.folder,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+@pytest.fixture
+def netopt(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path)

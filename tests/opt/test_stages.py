@@ -1,0 +1,221 @@
+"""What each stage does to a network, with real trainings of a tiny one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from netopt_cli.contracts import ArchBuilder, Modifier, Network
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.errors import InputError
+from netopt_cli.graph.kernels import kernels, sparsity_of
+from netopt_cli.opt.distill import Distill
+from netopt_cli.opt.prune import Prune
+from netopt_cli.opt.quantize import Quantize
+from netopt_cli.opt.quantize_friendly import QuantizeFriendly
+from netopt_cli.opt.regularize import Regularize
+from netopt_cli.progress import SilentReporter
+from netopt_cli.target import cpu
+
+
+def build(shape: tuple[int, ...], classes: int, units: int = 24) -> keras.Model:
+    inputs = keras.Input(shape, name="input")
+    x = keras.layers.Flatten(name="flatten")(inputs)
+    x = keras.layers.Dense(units, activation="relu", name="dense_1")(x)
+    x = keras.layers.Dense(units, activation="relu", name="dense_2")(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x), name="tiny")
+
+
+class Bench:
+    """A context for one stage alone."""
+
+    def __init__(self, data: Dataset, *, is_first: bool = True, epochs: int = 4) -> None:
+        self.data = data
+        self.seed = 0
+        self.epochs = epochs
+        self.is_first = is_first
+        self.notes: list[str] = []
+        self.results: list[FitResult] = []
+        self.restarts: list[bool] = []
+        self.weight_decays: list[float | None] = []
+
+    def fit(
+        self,
+        network: Network,
+        *,
+        epochs: int,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        modifiers: Sequence[Modifier] = (),
+        restart: bool = False,
+    ) -> Network:
+        settings = TrainSettings(
+            epochs=epochs, batch_size=20, learning_rate=learning_rate or 0.01, steps_per_call=5
+        )
+        kept = [keep(network.model) for keep in network.keeps]
+        self.restarts.append(restart)
+        self.weight_decays.append(weight_decay)
+        self.results.append(
+            fit(
+                network.model, self.data, replace(settings, weight_decay=weight_decay or 0.0),
+                target=cpu.build(), seed=0, modifiers=[*modifiers, *kept],
+                observer=SilentReporter(), stage="stage",
+            )
+        )  # fmt: skip
+        return network
+
+    def build(self, arch: ArchBuilder) -> Network:
+        keras.utils.set_random_seed(0)
+        with cpu.build().strategy.scope():
+            return Network(arch(shape=self.data.shape, classes=self.data.classes))
+
+    def fresh(self) -> Network:
+        return self.build(build)
+
+    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        with cpu.build().strategy.scope():
+            network = Network(arch(shape=self.data.shape, classes=self.data.classes))
+        return self.fit(network, epochs=epochs).model if epochs else network.model
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture
+def bench(blobs_data: Dataset) -> Bench:
+    return Bench(blobs_data)
+
+
+def apply(stage, network: Network, bench: Bench) -> Network:
+    with cpu.build().strategy.scope():
+        return stage(network, bench)
+
+
+@pytest.mark.parametrize("scope", ["global", "layerwise"])
+@pytest.mark.parametrize("schedule", ["polynomial", "one_shot"])
+def test_prune_reaches_its_sparsity_exactly(bench: Bench, scope: str, schedule: str) -> None:
+    network = apply(
+        Prune(sparsity=0.75, scope=scope, schedule=schedule, epochs=4), bench.fresh(), bench
+    )
+    found = kernels(network.model)
+    assert sparsity_of(list(found.values())) == pytest.approx(0.75, abs=0.001)
+    by_layer = {path: sparsity_of([v]) for path, v in found.items()}
+    if scope == "layerwise":
+        assert by_layer == pytest.approx(dict.fromkeys(found, 0.75), abs=0.02)
+    else:
+        assert max(by_layer.values()) - min(by_layer.values()) > 0.05
+    assert "75.0% of 1,032 weights" in bench.notes[0]
+
+
+def test_prune_removes_the_smallest_and_training_recovers(bench: Bench) -> None:
+    network = bench.fit(bench.fresh(), epochs=6)
+    before = bench.results[-1].val_accuracy
+    weights = {path: v.numpy() for path, v in kernels(network.model).items()}
+    network = apply(Prune(sparsity=0.5, schedule="one_shot", epochs=3), network, bench)
+    everything = np.concatenate([np.abs(w).ravel() for w in weights.values()])
+    threshold = np.quantile(everything, 0.5)
+    for path, variable in kernels(network.model).items():
+        np.testing.assert_array_equal(variable.numpy() == 0, np.abs(weights[path]) < threshold)
+    assert bench.results[-1].val_accuracy >= before - 0.05
+
+
+def test_zeros_survive_later_training_and_other_stages(bench: Bench) -> None:
+    network = apply(Prune(sparsity=0.8, epochs=2), bench.fresh(), bench)
+    zeros = {path: v.numpy() == 0 for path, v in kernels(network.model).items()}
+    bench.is_first = False
+    network = apply(Distill(teacher=build, epochs=2), network, bench)
+    for path, variable in kernels(network.model).items():
+        assert not variable.numpy()[zeros[path]].any()
+    assert bench.restarts == [False, False, False]
+
+
+def test_prune_leaves_the_excluded_alone(bench: Bench) -> None:
+    network = apply(Prune(sparsity=0.9, exclude=("logits/*",), epochs=1), bench.fresh(), bench)
+    by_layer = {path: sparsity_of([v]) for path, v in kernels(network.model).items()}
+    assert by_layer["logits/kernel"] == 0 and by_layer["dense_1/kernel"] > 0.5
+    with pytest.raises(InputError, match=r"opt.prune.exclude leaves no weight .*dense_1/kernel"):
+        apply(Prune(exclude=("*",)), bench.fresh(), bench)
+
+
+def logits_of(model: keras.Model, data: Dataset) -> np.ndarray:
+    return model.predict(data.normalization.numpy(data.test.x), verbose=0)
+
+
+def test_distillation_brings_the_student_to_the_teacher(bench: Bench) -> None:
+    teacher: list[keras.Model] = []
+    original = bench.teacher
+
+    def remember(arch: ArchBuilder, *, epochs: int) -> keras.Model:
+        teacher.append(original(arch, epochs=epochs))
+        return teacher[-1]
+
+    bench.teacher = remember
+    stage = Distill(teacher=build, temperature=2.0, student_loss_weight=0.0, epochs=12)
+    distilled = apply(stage, bench.fresh(), bench)
+    alone = bench.fit(bench.fresh(), epochs=12)
+    assert bench.restarts[1] is True
+
+    def softened(model: keras.Model) -> np.ndarray:
+        return tf.nn.softmax(logits_of(model, bench.data) / 2.0).numpy()
+
+    target = softened(teacher[0])
+    with_teacher = np.abs(softened(distilled.model) - target).mean()
+    without = np.abs(softened(alone.model) - target).mean()
+    assert with_teacher < 0.5 * without
+
+
+def test_a_teacher_of_zero_epochs_is_taken_as_it_is(bench: Bench) -> None:
+    apply(Distill(teacher=build, teacher_epochs=0, epochs=1), bench.fresh(), bench)
+    assert len(bench.results) == 1
+
+
+def test_l2_shrinks_and_l1_thins_the_weights(bench: Bench) -> None:
+    def norms(**options: float) -> tuple[float, float]:
+        stage = Regularize(epochs=8, **options)
+        found = kernels(apply(stage, bench.fresh(), bench).model).values()
+        weights = np.concatenate([v.numpy().ravel() for v in found])
+        return float(np.sum(weights**2)), float(np.mean(np.abs(weights) < 1e-2))
+
+    plain, shrunk, thinned = norms(), norms(l2=0.01), norms(l1=0.01)
+    assert shrunk[0] < 0.7 * plain[0]
+    assert thinned[1] > 2 * plain[1]
+
+
+def test_softened_labels_keep_the_network_less_sure(bench: Bench) -> None:
+    def confidence(**options: float) -> float:
+        model = apply(Regularize(epochs=10, **options), bench.fresh(), bench).model
+        return float(tf.nn.softmax(logits_of(model, bench.data)).numpy().max(-1).mean())
+
+    plain = confidence()
+    assert confidence(label_smoothing=0.3) < plain - 0.05
+    assert confidence(mixup=1.0) < plain - 0.02
+
+
+def test_regularize_passes_its_decay_on_and_adds_dropout(bench: Bench) -> None:
+    network = apply(Regularize(weight_decay=0.1, dropout=0.4, epochs=1), bench.fresh(), bench)
+    assert bench.weight_decays == [0.1]
+    rates = [layer.rate for layer in network.model.layers if hasattr(layer, "rate")]
+    assert rates == [0.4]
+    assert bench.notes
+
+
+def test_quantize_changes_the_recipe_alone(bench: Bench) -> None:
+    network = bench.fresh()
+    quantized = apply(Quantize(calibration_samples=5000), network, bench)
+    assert quantized.recipe.scheme == "int8"
+    assert quantized.recipe.calibration_samples == len(bench.data.train)
+    assert quantized.model is network.model and not bench.results
+
+
+def test_quantize_friendly_bounds_activations_and_retrains(bench: Bench) -> None:
+    network = apply(QuantizeFriendly(), bench.fresh(), bench)
+    activations = {layer.activation.__name__ for layer in network.model.layers[2:-1]}
+    assert "relu" not in activations
+    assert bench.restarts == [True] and len(bench.results[0].epochs) == bench.epochs
+    assert any("dense_1" in note for note in bench.notes)

@@ -1,0 +1,211 @@
+"""Every YAML of every group: found by itself, composed, bound, built and run for one tiny step."""
+
+import pickle
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from netopt_cli import catalog, experiment
+from netopt_cli.components import build
+from netopt_cli.config import compose
+from netopt_cli.contracts import Target
+from netopt_cli.dataset import ArraySource, Dataset, Normalization
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.errors import TargetError
+from netopt_cli.tables import COLUMNS
+
+FOLDERS = catalog.config_folders()
+TINY = [
+    "arch=mlp", "arch.hidden=[8]", "train.epochs=1", "train.steps_per_call=5",
+    "data.train_limit=150", "target.warmup_runs=2", "target.timed_runs=30",
+]  # fmt: skip
+
+
+def choices(group: str) -> list[str]:
+    return sorted(catalog.choices(group, FOLDERS))
+
+
+def test_every_group_has_choices_with_a_description() -> None:
+    groups = catalog.groups(FOLDERS)
+    assert {"arch", "data", "debug", "experiment", "opt", "target", "train"} <= set(groups)
+    for group in groups:
+        for name, path in catalog.choices(group, FOLDERS).items():
+            assert len(catalog.description(path)) > 20, f"{group}/{name} needs a first comment"
+
+
+@pytest.fixture(scope="module")
+def images() -> Dataset:
+    """Noise of the shape of CIFAR: large enough for every arch."""
+    random = np.random.default_rng(0)
+    split = ArraySource(
+        random.integers(0, 256, (8, 32, 32, 3), np.uint8), np.arange(8, dtype=np.int32) % 4
+    )
+    return Dataset(
+        "noise", (32, 32, 3), 4, tuple("abcd"), split, split, split, Normalization(0, 1 / 255),
+        None, "",
+    )  # fmt: skip
+
+
+ARCH_NEEDS = {"keras_model": lambda folder: [f"arch.path={saved_model(folder)}"]}
+
+
+def saved_model(folder: Path) -> Path:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    path = folder / "own.keras"
+    keras.Model(inputs, keras.layers.Dense(4)(x)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", choices("arch"))
+def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
+    needs = ARCH_NEEDS.get(name, lambda folder: [])(tmp_path)
+    cfg = compose([f"arch={name}", *needs])
+    model = build(cfg.arch, allow=(), where="arch", shape=images.shape, classes=images.classes)
+    x, y = next(images.normalized_batches(images.train, 8))
+    with tf.GradientTape() as tape:
+        logits = model(x, training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    assert logits.shape == (8, 4)
+    assert np.isfinite(logits.numpy()).all()
+    assert all(g is not None for g in gradients), "a weight that the loss does not depend on"
+    assert not np.allclose(logits.numpy().sum(-1), 1), "logits are wanted, not probabilities"
+    restored = saved_and_loaded(model, tmp_path)
+    np.testing.assert_allclose(
+        restored(x, training=False), model(x, training=False), rtol=1e-4, atol=1e-5
+    )
+
+
+def saved_and_loaded(model: keras.Model, folder: Path) -> keras.Model:
+    path = folder / "saved.keras"
+    model.save(path)
+    return keras.saving.load_model(path, compile=False)
+
+
+@pytest.mark.parametrize("name", [name for name in choices("opt") if name != "none"])
+def test_opt(name: str, tmp_path: Path) -> None:
+    cfg = compose([f"opt={name}", *TINY, *opt_needs(name)])
+    result = experiment.run(
+        cfg, tmp_path, allow=(), command=["test"], messages=Console(quiet=True), quiet=True
+    )
+    assert next(row["role"] for row in result.rows) == "baseline"
+    last = result.rows[-1]
+    assert (last["stage"], last["role"]) == (name, "stage")
+    assert set(last) == set(COLUMNS)
+    assert 0 <= last["accuracy"] <= 1 and last["size_bytes"] > 0 and last["parity_max_abs"] >= 0
+    assert list(tmp_path.glob(f"*-{name}/model.keras")) and list(tmp_path.glob("*/model.tflite"))
+
+
+def opt_needs(name: str) -> list[str]:
+    """Shortens the stages that have epochs of their own."""
+    node = OmegaConf.load(catalog.find("opt", name, FOLDERS))
+    overrides = [f"opt.{name}.epochs=1"] if "epochs" in node else []
+    if name == "distill":
+        overrides += ["opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1"]
+    return overrides
+
+
+DATA_WRITERS = {
+    "mnist": idx_files,
+    "fashion_mnist": idx_files,
+    "cifar10": lambda folder: cifar_files(folder, coarse=0, names=["data_batch_1", "test_batch"]),
+    "cifar100": lambda folder: cifar_files(folder, coarse=1, names=["train", "test"]),
+    "npz": npz_file,
+    "image_folder": image_folder,
+}
+
+
+def idx_files(folder: Path) -> Path:
+    for part, count in (("train", 60), ("t10k", 20)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        header = np.array([0x803, count, 28, 28], ">u4").tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = np.array([0x801, count], ">u4").tobytes()
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    return folder
+
+
+def cifar_files(folder: Path, *, coarse: int, names: list[str]) -> Path:
+    classes = 100 if coarse else 10
+    if not coarse:
+        names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for name in names:
+        count = classes * 4
+        rows = np.zeros((count, 1 + coarse + 3072), np.uint8)
+        rows[:, coarse] = np.arange(count) % classes
+        (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    return folder
+
+
+def npz_file(folder: Path) -> Path:
+    y = np.arange(40) % 4
+    np.savez(folder / "own.npz", x_train=np.zeros((40, 5)), y_train=y,
+             x_test=np.zeros((40, 5)), y_test=y)  # fmt: skip
+    return folder / "own.npz"
+
+
+def image_folder(folder: Path) -> Path:
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        for index in range(20):
+            image = tf.io.encode_png(np.full((6, 6, 3), 10 * index, np.uint8)).numpy()
+            (folder / label / f"{index}.png").write_bytes(image)
+    return folder
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_data(name: str, tmp_path: Path) -> None:
+    writer = DATA_WRITERS.get(name)
+    needs = [f"data.path={writer(tmp_path)}"] if writer else []
+    cfg = compose([f"data={name}", *needs])
+    data = build(cfg.data, allow=(), where="data", seed=0)
+    assert data.classes == len(data.class_names) >= 2
+    assert min(len(data.train), len(data.validation), len(data.test)) > 0
+    x, y = next(data.normalized_batches(data.train, 5))
+    assert x.dtype == np.float32 and x.shape == (5, *data.shape)
+    assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
+    again = build(cfg.data, allow=(), where="data", seed=0)
+    assert data.fingerprint == again.fingerprint
+
+
+@pytest.mark.parametrize("name", choices("train"))
+def test_train(name: str) -> None:
+    settings = build(compose([f"train={name}"]).train, allow=(), where="train")
+    assert isinstance(settings, TrainSettings)
+
+
+@pytest.mark.parametrize("name", choices("target"))
+def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    cfg = compose([f"target={name}"])
+    try:
+        target = build(cfg.target, allow=(), where="target")
+    except TargetError as error:
+        # Hardware that is not there is said, never replaced.
+        assert name in str(error)
+        assert name != "cpu"
+    else:
+        assert isinstance(target, Target) and target.name == name
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_presets_compose_and_bind(group: str) -> None:
+    for name in choices(group):
+        cfg = compose([f"{group}={name}"])
+        build(cfg.train, allow=(), where="train")
+        build(cfg.arch, allow=(), where="arch", partial=True)
+        for stage, node in cfg.opt.items():
+            build(node, allow=(), where=f"opt.{stage}")
+
+
+def test_stages_can_be_pickled_for_launchers() -> None:
+    cfg = compose(["opt=prune"])
+    stage = build(cfg.opt.prune, allow=(), where="opt.prune")
+    assert pickle.loads(pickle.dumps(stage)) == stage
