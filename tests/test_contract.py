@@ -111,16 +111,6 @@ def opt_needs(name: str) -> list[str]:
     return overrides
 
 
-DATA_WRITERS = {
-    "mnist": idx_files,
-    "fashion_mnist": idx_files,
-    "cifar10": lambda folder: cifar_files(folder, coarse=0, names=["data_batch_1", "test_batch"]),
-    "cifar100": lambda folder: cifar_files(folder, coarse=1, names=["train", "test"]),
-    "npz": npz_file,
-    "image_folder": image_folder,
-}
-
-
 def idx_files(folder: Path) -> Path:
     for part, count in (("train", 60), ("t10k", 20)):
         images = np.zeros((count, 28, 28), np.uint8)
@@ -132,10 +122,10 @@ def idx_files(folder: Path) -> Path:
     return folder
 
 
-def cifar_files(folder: Path, *, coarse: int, names: list[str]) -> Path:
+def cifar_files(folder: Path, *, coarse: int) -> Path:
     classes = 100 if coarse else 10
-    if not coarse:
-        names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    batches = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    names = ["train", "test"] if coarse else batches
     for name in names:
         count = classes * 4
         rows = np.zeros((count, 1 + coarse + 3072), np.uint8)
@@ -158,6 +148,16 @@ def image_folder(folder: Path) -> Path:
             image = tf.io.encode_png(np.full((6, 6, 3), 10 * index, np.uint8)).numpy()
             (folder / label / f"{index}.png").write_bytes(image)
     return folder
+
+
+DATA_WRITERS = {
+    "mnist": idx_files,
+    "fashion_mnist": idx_files,
+    "cifar10": lambda folder: cifar_files(folder, coarse=0),
+    "cifar100": lambda folder: cifar_files(folder, coarse=1),
+    "npz": npz_file,
+    "image_folder": image_folder,
+}
 
 
 @pytest.mark.parametrize("name", choices("data"))
