@@ -59,6 +59,7 @@ def run(
         RunError: The run failed on the way; its record says how far it came.
     """
     reporter = reporter_for(messages, quiet=quiet)
+    keras.backend.clear_session()  # or names, and the bytes of files, would count earlier runs
     keras.utils.set_random_seed(cfg.seed)
     if cfg.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -1,0 +1,177 @@
+"""Whole runs in this process: rows, controls, and what the record keeps."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from netopt_cli import experiment
+from netopt_cli.config import compose
+from netopt_cli.errors import DivergedError, ParityError
+from netopt_cli.tables import COLUMNS
+
+FAST = [
+    "arch=mlp", "arch.hidden=[64,32]", "train.epochs=2", "data.train_limit=600",
+    "target.warmup_runs=2", "target.timed_runs=30",
+]  # fmt: skip
+TIMING = ["latency_ms_median", "latency_ms_p90", "peak_memory_bytes", "train_seconds"]
+
+
+def run(folder: Path, *overrides: str) -> list[dict]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return experiment.run(
+        compose([*FAST, *overrides]),
+        folder,
+        allow=(),
+        command=["netopt", "train", *overrides],
+        messages=Console(quiet=True),
+        quiet=True,
+    ).rows
+
+
+def names(rows: list[dict]) -> list[tuple[str, str, str | None]]:
+    return [(row["stage"], row["role"], row["control"]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    folder = tmp_path_factory.mktemp("pruned")
+    return folder, run(folder, "opt=[prune,quantize]", "opt.prune.epochs=2")
+
+
+def test_rows_come_in_order_and_name_their_control(pruned: tuple[Path, list[dict]]) -> None:
+    assert names(pruned[1]) == [
+        ("baseline", "baseline", None),
+        ("prune", "control", "baseline"),
+        ("prune", "stage", "prune control"),
+        ("quantize", "stage", "prune control"),
+    ]
+
+
+def test_the_savings_are_in_the_file(pruned: tuple[Path, list[dict]]) -> None:
+    _, (baseline, control, prune, quantize) = pruned
+    assert prune["sparsity"] == pytest.approx(0.8, abs=0.005)
+    assert quantize["sparsity"] >= prune["sparsity"]
+    assert control["sparsity"] < 0.01
+    assert prune["size_bytes"] == pytest.approx(baseline["size_bytes"], rel=0.02)
+    assert prune["size_gzip_bytes"] < 0.5 * baseline["size_gzip_bytes"]
+    assert quantize["size_bytes"] < 0.45 * prune["size_bytes"]
+    assert prune["nonzero_params"] < 0.25 * baseline["params"]
+    assert prune["macs"] == baseline["macs"] == 64 * 64 + 64 * 32 + 32 * 10
+
+
+def test_the_run_directory_is_complete(pruned: tuple[Path, list[dict]]) -> None:
+    folder, rows = pruned
+    for label in ("0-baseline", "1-prune-control", "1-prune", "2-quantize"):
+        assert (folder / label / "model.keras").exists()
+        assert (folder / label / "model.tflite").stat().st_size in {r["size_bytes"] for r in rows}
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert table["accuracy"].tolist() == pytest.approx([r["accuracy"] for r in rows], rel=1e-5)
+    history = pd.read_csv(folder / "history.csv")
+    assert history.groupby("stage", sort=False).size().to_dict() == {
+        "baseline": 2,
+        "prune": 2,
+        "prune control": 2,
+    }
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "completed" and record["error"] is None
+    assert record["seed"] == 0 and record["wall_seconds"] > 0
+    assert record["command"][:2] == ["netopt", "train"]
+    assert len(record["dataset"]["fingerprint_sha256"]) == 64
+    assert {"tensorflow", "keras", "netopt"} <= set(record["environment"]["packages"])
+    assert record["config"]["opt"]["prune"]["sparsity"] == 0.8
+    details = record["stages"]["2-quantize"]["measurement"]
+    assert details["parity"]["max_abs"] <= details["parity"]["tolerance"]
+    assert details["threads"] == 1 and details["timed_runs"] >= 30
+    assert record["stages"]["1-prune"]["notes"]
+    assert "| baseline |" in (folder / "metrics.md").read_text()
+    assert "seed: 0" in (folder / "config.yaml").read_text()
+    assert list((folder / "tensorboard" / "baseline").iterdir())
+    assert not list(folder.rglob(".*")), "temporary files were left behind"
+
+
+def test_the_saved_model_is_the_measured_one(pruned: tuple[Path, list[dict]]) -> None:
+    folder, rows = pruned
+    model = keras.saving.load_model(folder / "1-prune" / "model.keras", compile=False)
+    assert sum(int(np.count_nonzero(w)) for w in model.get_weights()) == rows[2]["nonzero_params"]
+
+
+def test_a_control_that_equals_the_baseline_is_not_trained_again(tmp_path: Path) -> None:
+    rows = run(tmp_path, "opt=[regularize,prune]", "opt.prune.epochs=1")
+    assert names(rows) == [
+        ("baseline", "baseline", None),
+        ("regularize", "stage", "baseline"),
+        ("prune", "control", "baseline"),
+        ("prune", "stage", "prune control"),
+    ]
+
+
+def test_distilling_longer_than_the_baseline_gets_a_student_alone(tmp_path: Path) -> None:
+    rows = run(
+        tmp_path, "opt=distill", "opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1",
+        "opt.distill.epochs=3",
+    )  # fmt: skip
+    assert names(rows) == [
+        ("baseline", "baseline", None),
+        ("distill", "control", "baseline"),
+        ("distill", "stage", "distill control"),
+    ]
+    record = json.loads((tmp_path / "record.json").read_text())
+    note = record["stages"]["1-distill"]["notes"][0]
+    assert note.startswith("teacher mlp: 50,610 parameters, validation accuracy")
+    assert (tmp_path / "teachers" / "1-mlp.keras").exists()
+
+
+def test_without_controls(tmp_path: Path) -> None:
+    rows = run(tmp_path, "opt=prune", "opt.prune.epochs=1", "control=false")
+    assert names(rows) == [("baseline", "baseline", None), ("prune", "stage", None)]
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    overrides = ["opt=[regularize,prune,quantize]", "opt.regularize.mixup=0.2",
+                 "opt.prune.epochs=1", "data.augment.shift_fraction=0.1"]  # fmt: skip
+    tables = [
+        pd.read_csv((run(folder, *overrides), folder / "metrics.csv")[1])
+        for folder in (tmp_path / "first", tmp_path / "second")
+    ]
+    pd.testing.assert_frame_equal(*(table.drop(columns=TIMING) for table in tables))
+    other = pd.DataFrame(run(tmp_path / "other", *overrides, "seed=1"))
+    assert (other["loss"] != tables[0]["loss"]).all()
+
+
+def test_divergence_keeps_what_there_was(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"at step \d+ of 'prune'.*train.learning_rate") as info:
+        run(tmp_path, "opt=prune", "opt.prune.learning_rate=1e30", "train.optimizer=sgd")
+    assert str(tmp_path / "1-prune" / "last_good.keras") in str(info.value)
+    model = keras.saving.load_model(tmp_path / "1-prune" / "last_good.keras", compile=False)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["status"] == "failed" and "prune" in record["error"]
+    assert [row["stage"] for row in record["rows"]] == ["baseline"]
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 1
+
+
+def test_a_file_that_computes_something_else_fails_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from netopt_cli import pipeline
+
+    original = pipeline.export_network
+    first: list[bytes] = []
+
+    def swapped(network, data, seed):
+        graph, content = original(network, data, seed)
+        first.append(content)
+        return graph, first[0]
+
+    monkeypatch.setattr(pipeline, "export_network", swapped)
+    with pytest.raises(ParityError):
+        run(tmp_path, "opt=regularize", "opt.regularize.dropout=0.5")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["status"] == "failed"
+    assert [row["stage"] for row in record["rows"]] == ["baseline"]
