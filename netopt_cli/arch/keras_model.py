@@ -1,0 +1,256 @@
+"""The user's own Keras model from a file, or a network of keras.applications."""
+
+import inspect
+import re
+import textwrap
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from netopt_cli import blocks
+from netopt_cli.errors import ArchError, did_you_mean
+from netopt_cli.graph import rewrite
+
+_PROBABILITIES = {"softmax", "sigmoid", "log_softmax"}
+_PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
+
+
+def build(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    path: str | None = None,
+    application: str | None = None,
+    weights: Literal["imagenet"] | None = None,
+    resize: blocks.Count | None = None,
+) -> keras.Model:
+    """Loads a model and fits it to the data: logits for `classes`, inputs of `shape`.
+
+    A final softmax or sigmoid is taken away. When the classes differ, the head — the last Dense or
+    convolution — is replaced by a new one, `logits`. All other weights are kept. A model that does
+    not depend on the size of its input (convolutions and global pooling) is built anew for `shape`.
+
+    The data comes normalized, so the Rescaling and Normalization layers of some applications are
+    left out; those of a file stay.
+
+    Args:
+        shape: Shape of one sample, channels last.
+        classes: Number of logits.
+        path: A `.keras` or legacy `.h5` file. It is loaded in safe mode: a Lambda layer, which can
+            run any code, is refused.
+        application: Name in keras.applications, in any case: `MobileNetV2`.
+        weights: Of the application: None starts with new weights and takes any number of channels;
+            `imagenet` downloads trained ones, which need 3 channels.
+        resize: Side to which images are resized, bilinearly, by a layer of the model; None inserts
+            nothing.
+
+    Returns:
+        A model from float32 (batch, *shape) to logits (batch, classes).
+
+    Raises:
+        ArchError: When not exactly one of `path` and `application` is given; the file is missing,
+            damaged or unsafe; the model has another form than one input to (batch, classes); the
+            shapes do not fit; or weights cannot be downloaded.
+    """
+    if (path is None) == (application is None):
+        raise ArchError(
+            "keras_model needs exactly one of arch.path (a .keras or .h5 file) and "
+            f"arch.application (a keras.applications name). Received: path={path}, "
+            f"application={application}"
+        )
+    if weights is not None and application is None:
+        raise ArchError(
+            f"arch.weights is for arch.application; a file brings its own. Received: "
+            f"weights={weights}, path={path}"
+        )
+    if resize is not None or application is not None:
+        blocks.require_image(shape, arch="keras_model")
+    inner_shape = shape if resize is None else (resize, resize, shape[-1])
+
+    if path is not None:
+        model = _load(Path(path).expanduser(), inner_shape)
+    else:
+        model = _application(str(application), weights, inner_shape, classes)
+    return _fit_to_data(
+        model, shape, classes, resize=resize, drop_preprocessing=application is not None
+    )
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
+    if path.suffix not in {".keras", ".h5", ".hdf5"}:
+        raise ArchError(f"arch.path must be a .keras or .h5 file. Received: path={path}")
+    if not path.is_file():
+        raise ArchError(f"arch.path does not exist or is not a file. Received: path={path}")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ArchError(f"arch.path is damaged: a .keras file is a zip archive. Received: {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises nearly any class on a damaged or hostile file.
+        if "lambda" in str(error).lower():
+            raise ArchError(_refused_lambda(path)) from error
+        raise ArchError(
+            f"arch.path holds no Keras model that can be loaded in safe mode: {path} "
+            f"({_first_line(error)})"
+        ) from error
+    if isinstance(model, keras.Sequential) and not model.built:
+        try:
+            model.build((None, *shape))
+        except ValueError as error:
+            raise ArchError(
+                f"The model of {path} cannot be built for inputs of shape {shape}: "
+                f"{_first_line(error)}"
+            ) from error
+    if any(isinstance(layer, keras.layers.Lambda) for layer in rewrite.layers(model)):
+        raise ArchError(_refused_lambda(path))
+    return model
+
+
+def _application(
+    name: str, weights: Literal["imagenet"] | None, shape: tuple[int, ...], classes: int
+) -> keras.Model:
+    known = {
+        key.casefold(): function
+        for key, function in inspect.getmembers(keras.applications, inspect.isfunction)
+    }
+    if name.casefold() not in known:
+        names = [function.__name__ for function in known.values()]
+        raise ArchError(
+            f"arch.application is not in keras.applications. Received: application={name}."
+            f"{did_you_mean(name, names)}"
+        )
+    function = known[name.casefold()]
+    if weights is None:
+        return _new_application(function, shape, classes)
+    if shape[-1] != 3:
+        raise ArchError(
+            f"arch.weights=imagenet needs images of 3 channels. Received: shape={shape}. "
+            "Set arch.weights=null for new weights"
+        )
+    try:
+        return function(weights=weights)
+    except Exception as error:  # keras.utils.get_file raises a bare Exception when offline.
+        raise ArchError(
+            f"The imagenet weights of {function.__name__} cannot be downloaded. Go online once, or "
+            f"set arch.weights=null for new weights ({_first_line(error)})"
+        ) from error
+
+
+def _new_application(
+    function: Callable[..., keras.Model], shape: tuple[int, ...], classes: int
+) -> keras.Model:
+    try:
+        return function(
+            weights=None, input_shape=shape, classes=classes, classifier_activation=None
+        )
+    except ValueError as error:
+        minimum = re.search(r"at least (\d+)x\d+", str(error))
+        if minimum is None:
+            raise ArchError(
+                f"{function.__name__} cannot be built for images of shape {shape}: "
+                f"{_first_line(error)}"
+            ) from error
+        side = minimum[1]
+        raise ArchError(
+            f"{function.__name__} needs images of at least {side}x{side}. "
+            f"Received: {shape[0]}x{shape[1]}. Set arch.resize={side}, or use a smaller arch"
+        ) from error
+
+
+def _fit_to_data(
+    model: keras.Model,
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    resize: int | None,
+    drop_preprocessing: bool,
+) -> keras.Model:
+    """Rebuilds a model on the data's shape, with logits for the data's classes as its output."""
+    graph = rewrite.as_functional(model)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or len(graph.outputs[0].shape) != 2:
+        raise ArchError(
+            f"Model '{model.name}' must have one input and one output of shape (batch, classes). "
+            f"Received: inputs={[i.shape for i in graph.inputs]}, "
+            f"outputs={[o.shape for o in graph.outputs]}"
+        )
+    head = rewrite.head(graph)
+    units = graph.outputs[0].shape[-1]
+    replaces = units != classes
+    if replaces and (head is None or _width_argument(head) is None):
+        raise ArchError(
+            f"Model '{model.name}' has {units} outputs, the data {classes} classes, and it has no "
+            "Dense or convolution head that could be replaced"
+        )
+    tail = rewrite.tail(graph) if head is not None else []
+
+    inputs = keras.Input(shape, name="input")
+    seen = inputs
+    if resize is not None:
+        # Said, because Resizing's own default, True, would reach the layers after it.
+        resizing = keras.layers.Resizing(resize, resize, name="resize")
+        seen = resizing(inputs, training=False)
+
+    def clone(layer: keras.Layer) -> keras.Layer | None:
+        if layer is head:
+            changes: dict[str, Any] = {"dtype": "float32"}
+            if rewrite.activation_of(layer) in _PROBABILITIES:
+                changes["activation"] = "linear"
+            if replaces:
+                changes |= {"name": "logits", str(_width_argument(layer)): classes}
+            return rewrite.plain_copy(layer, **changes)
+        if replaces and layer in tail and isinstance(layer, keras.layers.Reshape):
+            target = [classes if size == units else size for size in layer.target_shape]
+            return rewrite.plain_copy(layer, target_shape=target)
+        return None
+
+    def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        args = keras.tree.map_structure(lambda x: seen if x is inputs else x, args)
+        is_probability = layer in tail and rewrite.activation_of(layer) in _PROBABILITIES
+        if is_probability or (drop_preprocessing and isinstance(layer, _PREPROCESSING)):
+            return args[0]
+        return new_layer(*args, **kwargs)
+
+    try:
+        rebuilt, unfit = rewrite.rebuild(
+            graph,
+            clone=clone,
+            call=call,
+            inputs=keras.tree.map_structure(lambda _: inputs, graph.input),
+        )
+    except ValueError as error:
+        raise ArchError(f"{_misfit(graph, seen)}: {_first_line(error)}") from error
+    unfit = [name for name in unfit if not (replaces and head is not None and name == head.name)]
+    if unfit:
+        raise ArchError(f"{_misfit(graph, seen)}: the weights of '{unfit[0]}' depend on it")
+    return keras.Model(inputs, rebuilt.outputs[0], name="keras_model")
+
+
+def _width_argument(head: keras.Layer) -> str | None:
+    """Returns the argument of a head that says how many outputs it has."""
+    config = head.get_config()
+    return next((key for key in ("units", "filters") if key in config), None)
+
+
+def _misfit(graph: keras.Model, given: keras.KerasTensor) -> str:
+    made_for = graph.inputs[0].shape[1:]
+    advice = ""
+    if len(made_for) == 3 and made_for[-1] == given.shape[-1] and made_for[0] is not None:
+        advice = f" Set arch.resize={made_for[0]}."
+    return (
+        f"Model '{graph.name}' was made for inputs of shape {made_for} and cannot be rebuilt for "
+        f"{given.shape[1:]}.{advice} Reason"
+    )
+
+
+def _refused_lambda(path: Path) -> str:
+    return (
+        f"arch.path has a Lambda layer, which can run any code, and is refused: {path}. "
+        "Replace the Lambda by a built-in layer and save the model again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(first, width=200, placeholder=" …")
