@@ -187,10 +187,12 @@ def _root() -> dict[str, Any]:
 
 
 def _keys(path: Path, prefix: str) -> dict[str, Any]:
-    """The dotted keys of a YAML, with those of the choices in its defaults list."""
+    """The dotted keys of a YAML, with those of its base and the choices in its defaults list."""
     content = _yaml(path)
     found: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            found |= _keys(path.with_name(f"{entry}.yaml"), prefix)
         for name, choice in entry.items() if isinstance(entry, dict) else ():
             group, at, package = name.lstrip("/").partition("@")
             if at:

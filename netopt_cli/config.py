@@ -98,11 +98,11 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
         ConfigError: For missing values, unknown root keys, broken interpolations, a `_target_`
             that may not be named, a section that is none.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    with readable_errors():
+        missing = sorted(OmegaConf.missing_keys(config))
+        plain = OmegaConf.to_container(config, resolve=not missing)
     if missing:
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=VALUE")
-    with readable_errors():
-        plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     known = [*_SECTIONS, *_ROOT_KEYS]
     for key in map(str, plain):
@@ -368,8 +368,6 @@ def readable_errors() -> Iterator[None]:
         raise ConfigError(_missing_config(error)) from error
     except yaml.YAMLError as error:
         raise ConfigError("a config is not valid YAML: " + " ".join(str(error).split())) from error
-    except RecursionError as error:
-        raise ConfigError("an interpolation of the configuration refers to itself") from error
     except (HydraException, OmegaConfBaseException) as error:
         lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
         kept = [line.strip() for line in lines if line.strip() and "object_type" not in line]
