@@ -1,1 +1,1 @@
-"""Networks, one file each: `build(shape, classes, **parameters)` returns a functional model of logits."""
+"""Networks, one file each: `build(shape, classes, **parameters)` returns a model of logits."""
