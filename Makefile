@@ -6,7 +6,7 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-full check bench lock clean
+.PHONY: help run test test-full check bench docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(DEV) ## ruff, mypy and the import contract
 
 bench: $(DEV) ## images/s of training against Keras fit, interleaved in one run
 	$(BIN)/python -m benchmarks.training_speed
+
+docs: $(RUN) ## write docs/reference.md anew from the configs
+	$(BIN)/python docs/generate_reference.py
 
 lock: ## pin the dependencies anew into constraints.txt (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

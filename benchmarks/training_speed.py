@@ -1,133 +1,163 @@
 """Images per second of netopt's training against Keras `fit`, interleaved in one run.
 
-    python -m benchmarks.training_speed [--rounds 7] [--images 19200]
+    python -m benchmarks.training_speed [--rounds 7] [--images 9600]
 
-Fashion-MNIST, arch `cnn` (241,546 parameters), Adam. Each contender is compiled and warmed up once,
-then all take turns for several rounds, so that the machine's drift meets all alike; figures are
-medians over the rounds and ratios are taken within a round. The share of the peak counts three
-forward passes' multiply-adds an image (forward, gradient of inputs, gradient of weights).
+Fashion-MNIST, arch `cnn` (241,546 parameters), Adam. Each contender is a process of its own, as a
+user would start it, compiled and warmed up once; then all take turns for several rounds, so that
+the machine's drift meets all alike. Figures are medians over the rounds, ratios are taken within a
+round. The share of the peak counts three times the multiply-adds of a forward pass for each image.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from netopt_cli.arch import cnn
-from netopt_cli.data import fashion_mnist
-from netopt_cli.dataset import Dataset
-from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.engine.training import TrainingLoop
-from netopt_cli.export.litert import freeze
-from netopt_cli.measure.macs import count_macs
-from netopt_cli.progress import SilentReporter
-from netopt_cli.target import cpu
-
 BATCH_SIZES = (32, 128)
-STEPS_PER_EXECUTION = (1, 20)
 
-Contender = Callable[[], float]
-"""Trains on the benchmark's images once and returns images a second."""
-
-
-def model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    return cnn.build(shape=(28, 28, 1), classes=10)
+Turn = Callable[[], float]
+"""Trains on all the benchmark's images once and returns images a second."""
 
 
-def netopt(data: Dataset, batch_size: int, images: int) -> Contender:
-    settings = TrainSettings(batch_size=batch_size, epochs=1)
-    loop = TrainingLoop(
-        model(), data, settings,
-        target=cpu.build(), seed=0, modifiers=(), observer=SilentReporter(), stage="bench",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Contender:
+    """Attributes:
+    steps_per_execution: Of Keras `fit`; None stands for netopt.
+    """
 
-    def turn() -> float:
-        return loop.epoch(0).images_per_second
+    batch_size: int
+    steps_per_execution: int | None
 
-    return turn
+    @property
+    def name(self) -> str:
+        steps = self.steps_per_execution
+        return "netopt" if steps is None else f"fit, {steps} steps a call"
+
+    def prepare(self, images: int) -> Turn:
+        import keras
+
+        from netopt_cli.arch import cnn
+        from netopt_cli.data import fashion_mnist
+
+        data = fashion_mnist.load(seed=0, train_limit=images)
+        keras.utils.set_random_seed(0)
+        if self.steps_per_execution is None:
+            from netopt_cli.engine.settings import TrainSettings
+            from netopt_cli.engine.training import TrainingLoop
+            from netopt_cli.progress import SilentReporter
+            from netopt_cli.target import cpu
+
+            target = cpu.build()
+            with target.strategy.scope():
+                network = cnn.build(shape=data.shape, classes=data.classes)
+            loop = TrainingLoop(
+                network, data, TrainSettings(batch_size=self.batch_size, epochs=1),
+                target=target, seed=0, modifiers=(), observer=SilentReporter(), stage="bench",
+            )  # fmt: skip
+            return lambda: loop.epoch(0).images_per_second
+
+        network = cnn.build(shape=data.shape, classes=data.classes)
+        network.compile(
+            keras.optimizers.Adam(1e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            steps_per_execution=self.steps_per_execution,
+        )
+        x, y = data.normalization.numpy(data.train.x), data.train.y
+
+        def turn() -> float:
+            started = time.perf_counter()
+            network.fit(x, y, batch_size=self.batch_size, epochs=1, verbose=0)
+            return len(x) / (time.perf_counter() - started)
+
+        return turn
 
 
-def keras_fit(data: Dataset, batch_size: int, steps_per_execution: int) -> Contender:
-    x, y = data.normalization.numpy(data.train.x), data.train.y
-    network = model()
-    network.compile(
-        keras.optimizers.Adam(1e-3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=steps_per_execution,
-    )
-
-    def turn() -> float:
-        started = time.perf_counter()
-        network.fit(x, y, batch_size=batch_size, epochs=1, verbose=0)
-        return len(x) / (time.perf_counter() - started)
-
-    return turn
+def work(contender: Contender, images: int, pipe: Connection) -> None:
+    """A contender's process: a turn for each message, until None."""
+    turn = contender.prepare(images)
+    while pipe.recv() is not None:
+        pipe.send(turn())
 
 
-def matrix_peak_flops(size: int = 2048, repeats: int = 5) -> float:
-    """Returns the best FLOP/s of a float32 matrix product, all threads."""
+def peak(pipe: Connection) -> None:
+    """A process that measures FLOP/s of a float32 matrix product, and MACs of the network."""
+    import tensorflow as tf
+
+    from netopt_cli.arch import cnn
+    from netopt_cli.export.litert import freeze
+    from netopt_cli.measure.macs import count_macs
+
+    size = 2048
     matrix = tf.random.normal((size, size))
-    best = 0.0
-    for _ in range(repeats):
-        started = time.perf_counter()
-        tf.matmul(matrix, matrix).numpy()
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best
+    pipe.send(count_macs(freeze(cnn.build((28, 28, 1), 10)).traced.graph).total)
+    while pipe.recv() is not None:
+        best = 0.0
+        for _ in range(5):
+            started = time.perf_counter()
+            tf.matmul(matrix, matrix).numpy()
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        pipe.send(best)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=19_200)
+    parser.add_argument("--images", type=int, default=9_600)
     options = parser.parse_args()
 
-    data = fashion_mnist.load(seed=0, train_limit=options.images)
-    contenders: dict[tuple[int, str], Contender] = {}
-    for batch_size in BATCH_SIZES:
-        contenders[batch_size, "netopt"] = netopt(data, batch_size, options.images)
-        for steps in STEPS_PER_EXECUTION:
-            contenders[batch_size, f"fit, {steps} a call"] = keras_fit(data, batch_size, steps)
-    speeds: dict[tuple[int, str], list[float]] = {key: [] for key in contenders}
-    peaks = []
-    for _ in range(options.rounds + 1):
-        peaks.append(matrix_peak_flops())
-        for key, turn in contenders.items():
-            speeds[key].append(turn())
-    # The first round compiles and warms up.
-    speeds = {key: values[1:] for key, values in speeds.items()}
-    peak = statistics.median(peaks[1:])
-    macs = count_macs(freeze(model()).traced.graph).total
-    flops_per_image = 3 * 2 * macs
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    context = multiprocessing.get_context("spawn")
+    contenders = [Contender(size, steps) for size in BATCH_SIZES for steps in (None, 1, 20)]
+    jobs = [(work, (contender, options.images)) for contender in contenders] + [(peak, ())]
+    pipes = []
+    for function, arguments in jobs:
+        here, there = context.Pipe()
+        context.Process(target=function, args=(*arguments, there), daemon=True).start()
+        pipes.append(here)
+    macs = pipes[-1].recv()
 
-    table = Table(title=f"images/s, median of {options.rounds} rounds", title_justify="left")
-    for name in ("batch", "contender", "images/s", "lowest", "highest", "netopt is × faster"):
+    rounds = []
+    for _ in range(options.rounds + 1):
+        figures = []
+        for pipe in pipes:
+            pipe.send(True)
+            figures.append(pipe.recv())
+        rounds.append(figures)
+    for pipe in pipes:
+        pipe.send(None)
+    # The first round compiles and warms up.
+    *speeds, peaks = (list(values) for values in zip(*rounds[1:], strict=True))
+
+    table = Table(title=f"images/s, {options.rounds} rounds", title_justify="left")
+    for name in ("batch", "contender", "median", "lowest", "highest", "netopt is × faster"):
         table.add_column(name, justify="left" if name == "contender" else "right")
-    for (batch_size, name), values in speeds.items():
-        ratios = np.divide(speeds[batch_size, "netopt"], values)
+    reference = dict(zip(contenders, speeds, strict=True))
+    for contender, values in reference.items():
+        ratios = np.divide(reference[Contender(contender.batch_size, None)], values)
         table.add_row(
-            str(batch_size), name, f"{statistics.median(values):,.0f}",
+            str(contender.batch_size), contender.name, f"{statistics.median(values):,.0f}",
             f"{min(values):,.0f}", f"{max(values):,.0f}", f"{np.median(ratios):.2f}",
         )  # fmt: skip
     console = Console()
     console.print(table)
-    for batch_size in BATCH_SIZES:
-        rate = statistics.median(speeds[batch_size, "netopt"]) * flops_per_image
+    top = statistics.median(peaks)
+    for size in BATCH_SIZES:
+        rate = statistics.median(reference[Contender(size, None)]) * 3 * 2 * macs
         console.print(
-            f"batch {batch_size}: netopt computes {rate / 1e9:.0f} GFLOP/s, "
-            f"{rate / peak:.0%} of the matrix-product peak of {peak / 1e9:.0f} GFLOP/s"
+            f"batch {size}: netopt computes {rate / 1e9:.0f} GFLOP/s, {rate / top:.0%} of the "
+            f"matrix-product peak of {top / 1e9:.0f} GFLOP/s",
+            soft_wrap=True,
         )
 
 

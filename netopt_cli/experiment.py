@@ -18,6 +18,7 @@ from netopt_cli.errors import NetoptError
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
+from netopt_cli.run_dir import point_latest
 from netopt_cli.tables import count_text
 
 
@@ -42,6 +43,7 @@ def run(
     command: list[str],
     messages: Console,
     quiet: bool,
+    latest: Path | None = None,
 ) -> Experiment:
     """Runs one experiment.
 
@@ -53,6 +55,7 @@ def run(
         allow: Packages outside netopt and Keras that `_target_` may name.
         command: The words that started the run, for the record.
         messages: Where progress goes.
+        latest: A link that shall lead to this run once it has begun.
 
     Raises:
         InputError: The config cannot work.
@@ -76,6 +79,8 @@ def run(
     record = Record(
         run_dir, config_yaml=OmegaConf.to_yaml(cfg, resolve=True), command=command, seed=cfg.seed
     )
+    if latest is not None:
+        point_latest(latest, run_dir)
     record.fact("config", OmegaConf.to_container(cfg, resolve=True))
     record.fact("dataset", _describe(data))
     record.fact("pipeline", list(stages))

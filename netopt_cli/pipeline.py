@@ -262,7 +262,7 @@ class Trainer:
 
 
 class _Recording:
-    """Passes what an observer is told to the reporter, and every epoch to the record too."""
+    """Passes what an observer is told to the reporter, and every epoch to the record first."""
 
     def __init__(self, reporter: Reporter, record: Record) -> None:
         self._reporter = reporter
@@ -272,8 +272,8 @@ class _Recording:
         self.training_ends = reporter.training_ends
 
     def epoch_ends(self, epoch: Epoch) -> None:
-        self._reporter.epoch_ends(epoch)
         self._record.add_epoch(epoch)
+        self._reporter.epoch_ends(epoch)
 
 
 def _add(budget: _Budget, calls: Sequence[_FitCall]) -> _Budget:

@@ -1,13 +1,18 @@
 """Directories of runs: made atomically, so that no two runs share one."""
 
 import itertools
+import json
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from netopt_cli.errors import ConfigError, StorageError
+from netopt_cli.files import link_atomically
 
 LOG = "run.log"
 RECORD = "record.json"
+LATEST = "latest"
 _BEFORE_THE_START = {LOG, "config.yaml"}
 
 
@@ -52,6 +57,17 @@ def refuse_finished(path: Path) -> None:
     """Raises ConfigError when `path` holds the record of a run."""
     if (path / RECORD).exists():
         raise ConfigError(f"{path} already holds the record of a run: choose another directory")
+
+
+def recorded_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that the record of a run has so far; none when it has not begun."""
+    record = path / RECORD
+    return json.loads(record.read_text())["rows"] if record.exists() else []
+
+
+def point_latest(link: Path, directory: Path) -> None:
+    """Makes `link` lead to a run; the newest one wins."""
+    link_atomically(link, os.path.relpath(directory, link.parent))
 
 
 def discard_unstarted(path: Path) -> bool:

@@ -1,14 +1,14 @@
-"""What several tests share: a tiny data set and network, and a way to call the command line."""
+"""What several tests share: a tiny data set, and a way to call the command line."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from command_line import CommandLine
 
 from netopt_cli.dataset import ArraySource, Dataset, Normalization
 
@@ -36,26 +36,6 @@ def blobs_data() -> Dataset:
         augment=None,
         fingerprint="",
     )
-
-
-class CommandLine:
-    """Runs netopt in a process of its own, in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(
-        self, *words: str, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "netopt_cli.app", *words],
-            cwd=self.folder,
-            env=os.environ | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,7 @@ class Job:
         json_output: Whether stdout gets a line of JSON instead of the table.
         quiet: Whether progress is left out.
         is_cell: Whether the job is a cell of a sweep, whose directory is not the last line.
+        latest: Link that is to lead to the newest run, none where the user chose the place.
     """
 
     allow: tuple[str, ...]
@@ -133,6 +134,7 @@ class Job:
     json_output: bool
     quiet: bool
     is_cell: bool
+    latest: Path | None = None
 
     def __call__(self, config: "DictConfig") -> Outcome:
         from hydra.core.hydra_config import HydraConfig
@@ -141,14 +143,13 @@ class Job:
 
         directory = Path(HydraConfig.get().runtime.output_dir)
         where = directory.name if self.is_cell else ""
-        rows: list[dict[str, Any]] = []
         try:
             rows = self._experiment(config, directory)
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, InputError) and run_dir.discard_unstarted(directory):
                 return Outcome(failures.report(error, where=where))
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
-            self._say(directory, rows, code)
+            self._say(directory, run_dir.recorded_rows(directory), code)
             if isinstance(error, KeyboardInterrupt) and self.is_cell:
                 raise
             return Outcome(code)
@@ -164,28 +165,31 @@ class Job:
         configuration.check_job(config, self.allow)
         quiet_tensorflow()
         with native_output_to(directory / run_dir.LOG):
-            from netopt_cli import experiment, tables
+            from netopt_cli import experiment
 
-            result = experiment.run(
+            return experiment.run(
                 config,
                 directory,
                 allow=self.allow,
                 command=list(self.command),
                 messages=consoles().err,
                 quiet=self.quiet,
-            )
-            if not self.json_output:
-                consoles().out.print(tables.terminal(result.rows, directory.name))
-            return result.rows
+                latest=self.latest,
+            ).rows
 
     def _say(self, directory: Path, rows: list[dict[str, Any]], code: int) -> None:
         from hydra.core.hydra_config import HydraConfig
+
+        from netopt_cli import tables
+        from netopt_cli.terminal import consoles
 
         shown = _shown(directory, Path(HydraConfig.get().runtime.cwd))
         if self.json_output:
             status = {EXIT_OK: "completed", EXIT_INTERRUPTED: "interrupted"}.get(code, "failed")
             result = {"run_dir": shown, "rows": rows, "status": status}
             print(json.dumps(_json(result), allow_nan=False), flush=True)
+        elif rows:
+            consoles().out.print(tables.terminal(rows, directory.name))
         if not self.is_cell:
             print(shown, flush=True)
 
@@ -205,7 +209,7 @@ def _run(composing: "Composer", overrides: list[str], job: Job) -> int:
     directory = _run_directory(composing, overrides, job.allow)
     result = composing.hydra.run(
         composing.config_name,
-        job,
+        replace(job, latest=latest_link("hydra.run.dir", overrides, directory)),
         [*overrides, f"hydra.run.dir={_quoted(directory)}"],
         with_log_configuration=False,
     )
@@ -236,7 +240,7 @@ def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
         with readable_errors():
             returned = composing.hydra.multirun(
                 composing.config_name,
-                job,
+                replace(job, latest=latest_link("hydra.sweep.dir", overrides, directory)),
                 [*overrides, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={_quoted(directory)}"],
                 with_log_configuration=False,
             )
@@ -271,9 +275,20 @@ def _directory(config: "DictConfig", key: str, overrides: list[str]) -> Path:
     from netopt_cli.run_dir import reserve_run_dir, use_run_dir
 
     path = Path(str(OmegaConf.select(config, key)))
-    if any(line.lstrip("+").startswith(f"{key}=") for line in overrides):
+    if _is_given(key, overrides):
         return use_run_dir(path)
     return reserve_run_dir(path.parent, path.name)
+
+
+def latest_link(key: str, overrides: Sequence[str], directory: Path) -> Path | None:
+    """The link beside `directory` that leads to the newest run; none in a place of the user's."""
+    from netopt_cli.run_dir import LATEST
+
+    return None if _is_given(key, overrides) else directory.absolute().parent / LATEST
+
+
+def _is_given(key: str, overrides: Sequence[str]) -> bool:
+    return any(line.lstrip("+").startswith(f"{key}=") for line in overrides)
 
 
 def _quoted(path: Path) -> str:

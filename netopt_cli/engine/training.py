@@ -352,7 +352,8 @@ def _average_statistics(model: keras.Model, target: Target) -> None:
     def mean() -> Any:
         def replica_mean() -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
-            return [context.all_reduce(tf.distribute.ReduceOp.MEAN, v) for v in statistics]
+            values = [tf.identity(variable) for variable in statistics]
+            return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
         return strategy.run(replica_mean)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netopt_cli.contracts import Target, Timing
-from netopt_cli.hardware import Count, TimingDevice, one_device, set_threads
+from netopt_cli.hardware import Count, TimingDevice, one_device, prepare_host
 
 
 def build(
@@ -20,7 +20,7 @@ def build(
         threads: Threads of training; None is all cores.
         timing_device, timing_threads, warmup_runs, timed_runs: See `contracts.Timing`.
     """
-    set_threads(threads)
+    prepare_host(threads)
     return Target(
         name="cpu",
         strategy=one_device("/cpu:0"),

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from netopt_cli.contracts import Target, Timing
 from netopt_cli.errors import TargetError
-from netopt_cli.hardware import Count, TimingDevice, gpus, one_device, set_threads
+from netopt_cli.hardware import Count, TimingDevice, gpus, one_device, prepare_host
 
 
 def build(
@@ -36,7 +36,7 @@ def build(
             f"target=gpu target.index={index} is not there: TensorFlow sees {found} GPUs. "
             "Use target=cpu, or look at `netopt doctor`."
         )
-    set_threads(threads)
+    prepare_host(threads)
     return Target(
         name="gpu",
         strategy=one_device(f"/gpu:{index}"),

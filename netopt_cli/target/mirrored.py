@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from netopt_cli.contracts import Target, Timing
 from netopt_cli.errors import TargetError
-from netopt_cli.hardware import Count, TimingDevice, gpus, set_threads, split_cpu
+from netopt_cli.hardware import Count, TimingDevice, gpus, prepare_host, split_cpu
 
 
 def build(
@@ -41,7 +41,7 @@ def build(
                 "on the CPU: target.device=cpu target.replicas=2."
             )
         devices = [f"GPU:{index}" for index in range(wanted)]
-    set_threads(threads)
+    prepare_host(threads)
     if device == "cpu":
         devices = split_cpu(replicas or 2)
     return Target(

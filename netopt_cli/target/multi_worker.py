@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from netopt_cli.contracts import Target, Timing
 from netopt_cli.errors import TargetError
-from netopt_cli.hardware import Count, TimingDevice, set_threads
+from netopt_cli.hardware import Count, TimingDevice, prepare_host
 
 
 def build(
@@ -33,7 +33,7 @@ def build(
         TargetError: TF_CONFIG is missing or does not describe this worker.
     """
     worker, workers = _read_cluster(os.environ.get("TF_CONFIG", ""))
-    set_threads(threads)
+    prepare_host(threads)
     return Target(
         name="multi_worker",
         strategy=_strategy(),
