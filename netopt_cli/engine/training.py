@@ -1,4 +1,4 @@
-"""The compiled training loop: one step, written once, under a `tf.distribute` strategy.
+"""The training loop around the compiled step: epochs, validation, best weights, divergence.
 
 Own code since Keras 3's `fit` fails under `MultiWorkerMirroredStrategy` (keras issue 20585) and
 feeds every batch through the host. Here one call of the compiled function takes many steps, the
@@ -12,18 +12,19 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from netopt_cli.contracts import Modifier, Target
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.engine.evaluation import Evaluator
-from netopt_cli.engine.feeds import Feed, make_feed
+from netopt_cli.engine.feeds import make_feed
 from netopt_cli.engine.optimizers import make_optimizer
+from netopt_cli.engine.replicas import average_statistics, values_of_chief
 from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.step import compile_steps
 from netopt_cli.errors import ConfigError, DivergedError
 from netopt_cli.observer import Epoch, Observer
 
@@ -178,7 +179,7 @@ class TrainingLoop:
         self.total_steps = self._feed.steps * settings.epochs
         with target.strategy.scope():
             self._optimizer = make_optimizer(settings, model, self.total_steps)
-        self._take_steps = _compile(
+        self._take_steps = compile_steps(
             model,
             data,
             self._feed,
@@ -224,8 +225,8 @@ class TrainingLoop:
         if mean_loss > DIVERGED_TIMES * max(self._first_loss, math.log(self._data.classes)):
             self._diverged(f"the loss grew to {mean_loss:g}", first + done, number)
         training_seconds = time.perf_counter() - started
-        _average_statistics(self._model, self._target)
-        val_loss, val_accuracy = _of_chief(self._evaluate(), self._target)
+        average_statistics(self._model, self._target)
+        val_loss, val_accuracy = values_of_chief(self._evaluate(), self._target)
         return Epoch(
             stage=self._stage,
             epoch=number + 1,
@@ -245,139 +246,6 @@ class TrainingLoop:
             f"train.learning_rate (now {self._settings.learning_rate:g}), "
             "train.warmup_fraction=0.1 or train.clip_norm=1.0."
         )
-
-
-def _compile(
-    model: keras.Model,
-    data: Dataset,
-    feed: Feed,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    target: Target,
-    modifiers: Sequence[Modifier],
-    clip_norm: float | None,
-    seed: int,
-) -> Any:
-    """Returns (handle, start, count, epoch's first step) -> loss sum, accuracy sum, bad step."""
-    strategy = target.strategy
-    replicas = strategy.num_replicas_in_sync
-    local_replicas = replicas // target.workers
-    variables = model.trainable_variables
-    transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
-    extra_losses = [m.extra_loss for m in modifiers if m.extra_loss is not None]
-    constraints = [m.constrain for m in modifiers if m.constrain is not None]
-    task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
-
-    def replica_step(drawn: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
-        x, labels = feed.samples(drawn, replica % local_replicas, local_replicas)
-        x = data.normalization.tensor(x)
-        y = tf.one_hot(labels, data.classes)
-        draw = step * replicas + replica
-        if data.augment is not None:
-            x = data.augment(x, tf.stack([seed, draw]))
-        for index, transform in enumerate(transforms):
-            x, y = transform(x, y, tf.stack([seed + 7919 * (index + 1), draw]))
-        with tf.GradientTape() as tape:
-            logits = tf.cast(model(x, training=True), tf.float32)
-            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
-            loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
-            for extra_loss in extra_losses:
-                loss += extra_loss(x, y, logits)
-            if model.losses:
-                loss += tf.add_n(model.losses)
-            scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
-        gradients = tape.gradient(scaled, [v.value for v in variables])
-        if clip_norm is not None:
-            gradients = _clip(gradients, clip_norm, optimizer, context, replicas)
-        optimizer.apply(gradients, variables)
-        hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
-        return loss, tf.reduce_mean(tf.cast(hit, tf.float32))
-
-    @tf.function
-    def take_steps(
-        handle: Any, start: tf.Tensor, count: tf.Tensor, first: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        loss_sum = accuracy_sum = tf.constant(0.0)
-        bad_step = tf.constant(-1)
-        for index in tf.range(start, start + count):
-            step = first + index
-            drawn = feed.draw(handle, index)
-            loss, accuracy = strategy.run(replica_step, args=(drawn, step))
-            for constrain in constraints:
-                constrain()
-            loss = strategy.reduce("MEAN", loss, axis=None)
-            accuracy_sum += strategy.reduce("MEAN", accuracy, axis=None)
-            loss_sum += loss
-            if bad_step < 0 and not tf.math.is_finite(loss):
-                bad_step = step
-        return loss_sum, accuracy_sum, bad_step
-
-    def call(handle: Any, start: int, count: int, first: int) -> Any:
-        return take_steps(handle, tf.constant(start), tf.constant(count), tf.constant(first))
-
-    return call
-
-
-def _clip(
-    gradients: list[tf.Tensor],
-    clip_norm: float,
-    optimizer: keras.optimizers.Optimizer,
-    context: Any,
-    replicas: int,
-) -> list[tf.Tensor]:
-    """Clips by the norm of the gradient of the *global* batch, so that replicas do not matter.
-
-    The optimizer adds up the replicas' gradients, hence the division; float16 gradients carry the
-    loss scale, hence the scaled bound.
-    """
-    scale = getattr(optimizer, "dynamic_scale", 1.0)
-    if replicas > 1:
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    clipped, _ = tf.clip_by_global_norm(gradients, clip_norm * tf.cast(scale, tf.float32))
-    return [gradient / replicas for gradient in clipped] if replicas > 1 else clipped
-
-
-def _average_statistics(model: keras.Model, target: Target) -> None:
-    """Makes the replicas agree on BatchNorm's moving statistics, which nobody else aggregates."""
-    strategy = target.strategy
-    statistics = [
-        v.value for v in model.non_trainable_variables if v.dtype == "float32" and len(v.shape)
-    ]
-    if strategy.num_replicas_in_sync == 1 or not statistics:
-        return
-
-    @tf.function
-    def mean() -> Any:
-        def replica_mean() -> list[tf.Tensor]:
-            context = tf.distribute.get_replica_context()
-            values = [tf.identity(variable) for variable in statistics]
-            return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-
-        return strategy.run(replica_mean)
-
-    for variable, value in zip(statistics, mean(), strict=True):
-        variable.assign(np.asarray(strategy.experimental_local_results(value)[0]))
-
-
-def _of_chief(values: tuple[float, ...], target: Target) -> tuple[float, ...]:
-    """The chief's figures on every worker: decisions that depend on them must be the same ones,
-    also where the workers' processors round differently."""
-    if target.workers == 1:
-        return values
-
-    @tf.function
-    def broadcast(own: tf.Tensor) -> Any:
-        def replica_sum() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            mine = own if context.replica_id_in_sync_group == 0 else tf.zeros_like(own)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
-
-        return target.strategy.run(replica_sum)
-
-    result = broadcast(tf.constant(values, tf.float32))
-    return tuple(float(v) for v in target.strategy.experimental_local_results(result)[0])
 
 
 def _set_dtype_policy(model: keras.Model, mixed_precision: str) -> None:

@@ -1,0 +1,92 @@
+"""The training step: written once, compiled once a training, for one device or many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from netopt_cli.contracts import Modifier, Target
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.feeds import Feed
+from netopt_cli.engine.replicas import clip_gradients
+
+TakeSteps = Callable[[Any, int, int, int], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+"""(epoch's handle, first step of the epoch, number of steps, steps of earlier epochs) -> sum of the
+losses, sum of the accuracies, number of the first step whose loss is not finite (-1: none)."""
+
+
+def compile_steps(
+    model: keras.Model,
+    data: Dataset,
+    feed: Feed,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    target: Target,
+    modifiers: Sequence[Modifier],
+    clip_norm: float | None,
+    seed: int,
+) -> TakeSteps:
+    """Compiles the steps of one training: data, forward, loss, update, constraints, sums."""
+    strategy = target.strategy
+    replicas = strategy.num_replicas_in_sync
+    local_replicas = replicas // target.workers
+    variables = model.trainable_variables
+    transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
+    extra_losses = [m.extra_loss for m in modifiers if m.extra_loss is not None]
+    constraints = [m.constrain for m in modifiers if m.constrain is not None]
+    task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
+
+    def replica_step(drawn: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        x, labels = feed.samples(drawn, replica % local_replicas, local_replicas)
+        x = data.normalization.tensor(x)
+        y = tf.one_hot(labels, data.classes)
+        draw = step * replicas + replica
+        if data.augment is not None:
+            x = data.augment(x, tf.stack([seed, draw]))
+        for index, transform in enumerate(transforms):
+            x, y = transform(x, y, tf.stack([(seed + 7919 * (index + 1)) % 2**31, draw]))
+        with tf.GradientTape() as tape:
+            logits = tf.cast(model(x, training=True), tf.float32)
+            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
+            loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
+            for extra_loss in extra_losses:
+                loss += extra_loss(x, y, logits)
+            if model.losses:
+                loss += tf.add_n(model.losses)
+            scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        if clip_norm is not None:
+            gradients = clip_gradients(gradients, clip_norm, optimizer, context, replicas)
+        optimizer.apply(gradients, variables)
+        hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
+        return loss, tf.reduce_mean(tf.cast(hit, tf.float32))
+
+    @tf.function
+    def take_steps(
+        handle: Any, start: tf.Tensor, count: tf.Tensor, first: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        loss_sum = accuracy_sum = tf.constant(0.0)
+        bad_step = tf.constant(-1)
+        for index in tf.range(start, start + count):
+            step = first + index
+            drawn = feed.draw(handle, index)
+            loss, accuracy = strategy.run(replica_step, args=(drawn, step))
+            for constrain in constraints:
+                constrain()
+            loss = strategy.reduce("MEAN", loss, axis=None)
+            accuracy_sum += strategy.reduce("MEAN", accuracy, axis=None)
+            loss_sum += loss
+            if bad_step < 0 and not tf.math.is_finite(loss):
+                bad_step = step
+        return loss_sum, accuracy_sum, bad_step
+
+    def call(handle: Any, start: int, count: int, first: int) -> Any:
+        return take_steps(handle, tf.constant(start), tf.constant(count), tf.constant(first))
+
+    return call
