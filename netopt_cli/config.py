@@ -6,7 +6,6 @@ errors readable after. No TensorFlow is imported.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +29,20 @@ from pydantic import Field
 
 from netopt_cli import catalog
 from netopt_cli.components import check_targets, check_value
+from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
 from netopt_cli.errors import ConfigError, did_you_mean
+from netopt_cli.overrides import (
+    SEARCH_PATH,
+    all_choices,
+    alternatives,
+    refuse_sweeps,
+    refuse_two_lists,
+    search_path,
+    stage_list,
+)
 
 PRIMARY = "run"
-_STAGES = "opt"
-_SEARCH_PATH = "hydra.searchpath"
-_SECTIONS = ("arch", "data", "train", "target", _STAGES)
+_SECTIONS = ("arch", "data", "train", "target", STAGES)
 _ROOT_KEYS = {
     "seed": Annotated[int, Field(ge=0, lt=2**31)],
     "deterministic": bool,
@@ -76,15 +83,15 @@ def composer(
 ) -> Iterator[Composer]:
     """Sets Hydra up over netopt's configs and the user's, and takes it down at the end."""
     *own, shipped = catalog.config_folders(config_dir)
-    search_path = create_config_search_path(f"file://{shipped}")
+    places = create_config_search_path(f"file://{shipped}")
     for folder in own:
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
+        places.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
     OmegaConf.register_new_resolver(
         "stages", lambda stages: "+".join(stages) or "none", replace=True
     )
     version.setbase("1.3")
     GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2("netopt", search_path)
+    hydra = Hydra.create_main_hydra2("netopt", places)
     try:
         yield Composer(hydra, config_name, [*own, shipped])
     finally:
@@ -112,15 +119,15 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
         if key in plain:
             check_value(plain[key], annotation, key)
     for key in _SECTIONS:
-        stages = plain.get(key) if key == _STAGES else {key: plain.get(key)}
+        stages = plain.get(key) if key == STAGES else {key: plain.get(key)}
         if not isinstance(stages, dict):
             raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
         for name, section in stages.items():
-            where = f"{key}.{name}" if key == _STAGES else key
+            where = f"{key}.{name}" if key == STAGES else key
             if not isinstance(section, dict) or "_target_" not in section:
                 raise ConfigError(
                     f"{where} is not a component: it has no _target_; choose one by "
-                    f"{key}={f'[{name}]' if key == _STAGES else 'NAME'}"
+                    f"{key}={f'[{name}]' if key == STAGES else 'NAME'}"
                 )
     check_targets(plain, allow)
 
@@ -164,7 +171,7 @@ class Composer:
         self.hydra = hydra
         self.config_name = config_name
         self._parser = OverridesParser.create(config_loader=hydra.config_loader)
-        self._choices = _all_choices(folders)
+        self._choices = all_choices(folders)
         self._folders = folders
 
     def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
@@ -186,15 +193,15 @@ class Composer:
 
         Groups are multiplied out; of a swept value, which changes no key, the first is taken.
         """
-        alternatives: list[list[str]] = []
+        choices: list[list[str]] = []
         for override in map(self._parse, overrides):
             key = override.get_key_element()
             if not override.is_sweep_override():
-                alternatives.append([str(override.input_line)])
+                choices.append([str(override.input_line)])
             elif override.is_discrete_sweep():
                 swept = [f"{key}={value}" for value in override.sweep_string_iterator()]
-                alternatives.append(swept if self._is_group(override) else swept[:1])
-        return [list(cell) for cell in itertools.product(*alternatives)]
+                choices.append(swept if self._is_group(override) else swept[:1])
+        return [list(cell) for cell in itertools.product(*choices)]
 
     def normalise(self, overrides: Sequence[str], *, multirun: bool = False) -> list[str]:
         """Rewrites overrides into the one spelling that Hydra takes, and checks their keys.
@@ -207,14 +214,14 @@ class Composer:
         """
         parsed = [self._parse(line) for line in overrides]
         if not multirun:
-            _refuse_sweeps(parsed)
-        _refuse_two_lists(parsed)
-        self._choices = _all_choices([*self._folders, *_search_path(parsed)])
+            refuse_sweeps(parsed)
+        refuse_two_lists(parsed)
+        self._choices = all_choices([*self._folders, *search_path(parsed)])
         done: dict[int, list[str]] = {}
         packaged, values = [], []
         for index, override in enumerate(parsed):
             key = override.key_or_group
-            if override.is_delete() or key.startswith("hydra/") or key == _SEARCH_PATH:
+            if override.is_delete() or key.startswith("hydra/") or key == SEARCH_PATH:
                 done[index] = [str(override.input_line)]
             elif not self._is_group(override):
                 values.append(index)
@@ -227,7 +234,7 @@ class Composer:
         for index in packaged:
             override = parsed[index]
             group = f"{override.key_or_group}@{override.package}"
-            plus = "" if any(group in _choices(config) for config in configs) else "+"
+            plus = "" if any(group in chosen_groups(config) for config in configs) else "+"
             done[index] = [f"{plus}{group}={override.get_value_string()}"]
             configs = self._compose_cells(done)
         for index in values:
@@ -276,16 +283,16 @@ class Composer:
 
     def _choose(self, override: Override) -> list[str]:
         group = override.key_or_group
-        alternatives = _alternatives(override)
-        if group == _STAGES:
-            lists = [_stage_list(value) for value in alternatives]
+        values = alternatives(override)
+        if group == STAGES:
+            lists = [stage_list(value) for value in values]
             for stage in itertools.chain(*lists):
                 if stage not in self._choices[group]:
                     self._refuse_choice(group, stage)
             return [f"{group}={','.join('[' + ','.join(stages) + ']' for stages in lists)}"]
-        if alternatives == [None]:
+        if values == [None]:
             return []
-        for value in alternatives:
+        for value in values:
             if isinstance(value, list):
                 raise ConfigError(
                     f"{group} takes one choice. Received: {override.input_line}; to run one after "
@@ -301,10 +308,10 @@ class Composer:
         groups = [
             choice.partition("@")[0]
             for config in configs
-            for choice in _choices(config)
+            for choice in chosen_groups(config)
             if choice.endswith(f"@{key}")
         ]
-        names = _alternatives(override)
+        names = alternatives(override)
         if not groups or not all(isinstance(name, str) for name in names):
             return []
         value = override.get_value_string()
@@ -314,7 +321,7 @@ class Composer:
         if not all(files):
             raise ConfigError(f"{key} cannot sweep over names and files. Received: {key}={value}")
         chosen = [f"{groups[0]}@{key}=keras_model", f"{key}.path={value}"]
-        is_trained = any(_lookup(config, f"{key}_epochs")[0] for config in configs)
+        is_trained = any(lookup(config, f"{key}_epochs")[0] for config in configs)
         return [*chosen, f"{key}_epochs=0"] if is_trained else chosen
 
     def _compose_cells(self, done: dict[int, list[str]]) -> list[DictConfig]:
@@ -328,14 +335,14 @@ class Composer:
             return "++" if override.is_force_add() else "+"  # Hydra's node has its own schema
         prefix = ""
         for config in configs:
-            exists, parent, value = _lookup(config, key)
+            exists, parent, value = lookup(config, key)
             if not exists:
-                is_open = (override.is_add() or override.is_force_add()) and _is_open(parent, key)
-                if not is_open:
+                added = override.is_add() or override.is_force_add()
+                if not (added and is_open(parent, key)):
                     raise ConfigError(self._unknown_key(key, config))
                 prefix = "++"
             elif isinstance(value, dict) and "_target_" in value:
-                new = _alternatives(override)
+                new = alternatives(override)
                 if not all(isinstance(item, dict) for item in new):
                     keys = [f"{key}.{name}" for name in value if name != "_target_"]
                     raise ConfigError(
@@ -347,13 +354,13 @@ class Composer:
     def _unknown_key(self, key: str, config: DictConfig) -> str:
         section, _, rest = key.partition(".")
         stage = rest.partition(".")[0]
-        tree = _tree(config)
-        stages = list(tree.get(_STAGES, {}))
-        if section == _STAGES and stage in self._choices[_STAGES] and stage not in stages:
+        tree = plain_tree(config)
+        stages = list(tree.get(STAGES, {}))
+        if section == STAGES and stage in self._choices[STAGES] and stage not in stages:
             chosen = ",".join(stages) or "none"
             with_it = ",".join([*stages, stage])
             return f"{key}: '{stage}' is not in opt=[{chosen}]; add it: opt=[{with_it}]"
-        return f"unknown key '{key}'.{_nearest_key(key, tree, list(self._choices))}"
+        return f"unknown key '{key}'.{nearest_key(key, tree, list(self._choices))}"
 
     def _refuse_choice(self, group: str, name: str) -> None:
         raise ConfigError(f"unknown {group} '{name}'.{did_you_mean(name, self._choices[group])}")
@@ -392,142 +399,3 @@ def _target_names(value: Any) -> Iterator[Any]:
     if isinstance(value, list):
         for inner in value:
             yield from _target_names(inner)
-
-
-# Overrides
-
-
-def _all_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
-    return {group: list(catalog.choices(group, folders)) for group in catalog.groups(folders)}
-
-
-def _search_path(overrides: Sequence[Override]) -> list[Path]:
-    """The folders of `hydra.searchpath=[…]`, which Hydra searches after the others."""
-    found: list[Path] = []
-    for override in overrides:
-        if override.key_or_group == _SEARCH_PATH:
-            value = override.value()
-            for entry in value if isinstance(value, list) else [value]:
-                folder = Path(str(entry).removeprefix("file://"))
-                if not folder.is_dir():
-                    raise ConfigError(f"{_SEARCH_PATH} takes directories. Received: {entry}")
-                found.append(folder)
-    return found
-
-
-def _alternatives(override: Override) -> list[Any]:
-    """The values that an override gives to its key: one, or those of a sweep."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    if not override.is_discrete_sweep():
-        return []
-    return list(override.sweep_iterator(transformer=Override._convert_value))
-
-
-def _stage_list(value: Any) -> list[str]:
-    stages = ["none" if value is None else value] if not isinstance(value, list) else value
-    for stage in stages:
-        if not isinstance(stage, str):
-            raise ConfigError(f"opt takes names of stages. Received: opt={value}")
-        if stages.count(stage) > 1:
-            raise ConfigError(
-                f"opt has '{stage}' twice. Received: opt=[{','.join(map(str, stages))}]; to repeat "
-                f"a stage give it a name of its own: opt=[{stage}] +opt@opt.{stage}2={stage}"
-            )
-    return stages
-
-
-def _refuse_sweeps(overrides: Sequence[Override]) -> None:
-    for override in overrides:
-        if override.is_sweep_override():
-            key, value = override.key_or_group, override.get_value_string()
-            in_order = (
-                f", or write opt=[{value}] for stages in this order" if key == _STAGES else ""
-            )
-            raise ConfigError(
-                f"{override.input_line} has several values: add -m to run them all{in_order}"
-            )
-
-
-def _refuse_two_lists(overrides: Sequence[Override]) -> None:
-    given = [o for o in overrides if o.key_or_group == _STAGES and not o.package]
-    if len(given) > 1:
-        lines = " ".join(str(o.input_line) for o in given)
-        raise ConfigError(f"opt is given twice. Received: {lines}; in order: opt=[a,b]")
-
-
-# Keys
-
-
-def _choices(config: DictConfig) -> Collection[str]:
-    """The groups of the defaults list, `arch`, `arch@opt.distill.teacher`, …"""
-    return [str(key) for key in config.hydra.runtime.choices]
-
-
-def _tree(config: DictConfig) -> dict[str, Any]:
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
-
-
-def _split(key: str) -> list[str]:
-    return key.replace("[", ".").replace("]", "").split(".")
-
-
-def _lookup(config: DictConfig, key: str) -> tuple[bool, Any, Any]:
-    """Whether the configuration has `key`, the value around it, and its own.
-
-    What is behind an interpolation is not known before it is resolved, and counts as there.
-    """
-    parts = _split(key)
-    parent: Any = None
-    node: Any = _tree(config)
-    for index, part in enumerate(parts):
-        if isinstance(node, str) and "${" in node:
-            return True, node, None
-        parent = node
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return False, parent if index == len(parts) - 1 else None, None
-    return True, parent, node
-
-
-def _is_open(parent: Any, key: str) -> bool:
-    """True for a mapping whose keys netopt does not all know: an argument, a user's component."""
-    depth = 2 if key.startswith(f"{_STAGES}.") else 1  # a component is at `arch`, at `opt.prune`
-    if not isinstance(parent, dict) or len(_split(key)) <= depth:
-        return False
-    return not str(parent.get("_target_", "")).startswith("netopt_cli.")
-
-
-def _nearest_key(key: str, tree: dict[str, Any], groups: Sequence[str]) -> str:
-    """The same name elsewhere, or the nearest where the word goes wrong, or the choices there."""
-    parts = _split(key)
-    section = f"{parts[0]}." if len(parts) > 1 else ""
-    paths = [path for path in _paths(tree, "") if not path.startswith("hydra.")]
-    elsewhere = [p for p in paths if p.startswith(section) and p.endswith(f".{parts[-1]}")]
-    if elsewhere:
-        return f" Did you mean '{min(elsewhere, key=lambda path: (path.count('.'), len(path)))}'?"
-    node: Any = {**dict.fromkeys(groups), **tree}
-    for index, part in enumerate(parts):
-        names = [str(name) for name in node if name != "_target_"] if isinstance(node, dict) else []
-        if part not in names:
-            before, after = parts[:index], parts[index + 1 :]
-            near = difflib.get_close_matches(part, names, n=1)
-            if near:
-                return f" Did you mean '{'.'.join([*before, near[0], *after])}'?"
-            return did_you_mean(part, names)
-        node = node[part]
-    return ""
-
-
-def _paths(node: Any, prefix: str) -> Iterator[str]:
-    """The dotted keys of the values in a tree."""
-    if isinstance(node, dict) and node:
-        for name, value in node.items():
-            yield from _paths(value, f"{prefix}.{name}" if prefix else str(name))
-    else:
-        yield prefix

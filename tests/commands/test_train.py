@@ -149,7 +149,7 @@ def test_a_run_that_fails_says_so_and_where(
     code, status, said = answer
 
     def fail(config: DictConfig, run_dir: Path) -> None:
-        (run_dir / "record.json").touch()
+        (run_dir / "record.json").write_text('{"rows": []}')
         raise error
 
     experiment.act = fail
@@ -235,7 +235,7 @@ def test_a_cell_that_fails_does_not_stop_the_sweep(
     experiment: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail_in_the_middle(config: DictConfig, run_dir: Path) -> None:
-        (run_dir / "record.json").touch()
+        (run_dir / "record.json").write_text('{"rows": []}')
         if config.seed == 1:
             raise DivergedError("the loss is NaN")
 
