@@ -12,7 +12,15 @@ import keras
 
 from netopt_cli import blocks
 from netopt_cli.errors import ArchError, did_you_mean
-from netopt_cli.graph import rewrite
+from netopt_cli.graph.rebuild import (
+    activation_of,
+    as_functional,
+    head,
+    layers,
+    plain_copy,
+    rebuild,
+    tail,
+)
 
 _PROBABILITIES = {"softmax", "sigmoid", "log_softmax"}
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -103,7 +111,7 @@ def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
                 f"The model of {path} cannot be built for inputs of shape {shape}: "
                 f"{_first_line(error)}"
             ) from error
-    if any(isinstance(layer, keras.layers.Lambda) for layer in rewrite.layers(model)):
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers(model)):
         raise ArchError(_refused_lambda(path))
     return model
 
@@ -168,22 +176,22 @@ def _fit_to_data(
     drop_preprocessing: bool,
 ) -> keras.Model:
     """Rebuilds a model on the data's shape, with logits for the data's classes as its output."""
-    graph = rewrite.as_functional(model)
+    graph = as_functional(model)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1 or len(graph.outputs[0].shape) != 2:
         raise ArchError(
             f"Model '{model.name}' must have one input and one output of shape (batch, classes). "
             f"Received: inputs={[i.shape for i in graph.inputs]}, "
             f"outputs={[o.shape for o in graph.outputs]}"
         )
-    head = rewrite.head(graph)
+    old_head = head(graph)
     units = graph.outputs[0].shape[-1]
     replaces = units != classes
-    if replaces and (head is None or _width_argument(head) is None):
+    if replaces and (old_head is None or _width_argument(old_head) is None):
         raise ArchError(
             f"Model '{model.name}' has {units} outputs, the data {classes} classes, and it has no "
             "Dense or convolution head that could be replaced"
         )
-    tail = rewrite.tail(graph) if head is not None else []
+    after_head = tail(graph) if old_head is not None else []
 
     inputs = keras.Input(shape, name="input")
     seen = inputs
@@ -193,27 +201,27 @@ def _fit_to_data(
         seen = resizing(inputs, training=False)
 
     def clone(layer: keras.Layer) -> keras.Layer | None:
-        if layer is head:
+        if layer is old_head:
             changes: dict[str, Any] = {"dtype": "float32"}
-            if rewrite.activation_of(layer) in _PROBABILITIES:
+            if activation_of(layer) in _PROBABILITIES:
                 changes["activation"] = "linear"
             if replaces:
                 changes |= {"name": "logits", str(_width_argument(layer)): classes}
-            return rewrite.plain_copy(layer, **changes)
-        if replaces and layer in tail and isinstance(layer, keras.layers.Reshape):
+            return plain_copy(layer, **changes)
+        if replaces and layer in after_head and isinstance(layer, keras.layers.Reshape):
             target = [classes if size == units else size for size in layer.target_shape]
-            return rewrite.plain_copy(layer, target_shape=target)
+            return plain_copy(layer, target_shape=target)
         return None
 
     def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         args = keras.tree.map_structure(lambda x: seen if x is inputs else x, args)
-        is_probability = layer in tail and rewrite.activation_of(layer) in _PROBABILITIES
+        is_probability = layer in after_head and activation_of(layer) in _PROBABILITIES
         if is_probability or (drop_preprocessing and isinstance(layer, _PREPROCESSING)):
             return args[0]
         return new_layer(*args, **kwargs)
 
     try:
-        rebuilt, unfit = rewrite.rebuild(
+        rebuilt, unfit = rebuild(
             graph,
             clone=clone,
             call=call,
@@ -221,15 +229,17 @@ def _fit_to_data(
         )
     except ValueError as error:
         raise ArchError(f"{_misfit(graph, seen)}: {_first_line(error)}") from error
-    unfit = [name for name in unfit if not (replaces and head is not None and name == head.name)]
+    unfit = [
+        name for name in unfit if not (replaces and old_head is not None and name == old_head.name)
+    ]
     if unfit:
         raise ArchError(f"{_misfit(graph, seen)}: the weights of '{unfit[0]}' depend on it")
     return keras.Model(inputs, rebuilt.outputs[0], name="keras_model")
 
 
-def _width_argument(head: keras.Layer) -> str | None:
+def _width_argument(layer: keras.Layer) -> str | None:
     """Returns the argument of a head that says how many outputs it has."""
-    config = head.get_config()
+    config = layer.get_config()
     return next((key for key in ("units", "filters") if key in config), None)
 
 

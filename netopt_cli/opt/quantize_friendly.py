@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network
-from netopt_cli.graph.rewrite import quantization_friendly
+from netopt_cli.graph.friendly import quantization_friendly
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Modifier, Network
+from netopt_cli.graph.dropout import with_dropout
 from netopt_cli.graph.kernels import kernels
-from netopt_cli.graph.rewrite import with_dropout
 
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

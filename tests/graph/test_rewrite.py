@@ -7,7 +7,9 @@ from keras import layers
 
 from netopt_cli.arch import cnn, mobilenet, resnet
 from netopt_cli.errors import ArchError
-from netopt_cli.graph import rewrite
+from netopt_cli.graph import rebuild
+from netopt_cli.graph.dropout import with_dropout
+from netopt_cli.graph.friendly import quantization_friendly
 
 
 def data(model: keras.Model) -> np.ndarray:
@@ -51,7 +53,7 @@ def branched() -> keras.Model:
 )
 def test_rebuild_keeps_function_names_and_original(model):
     original = model()
-    rebuilt, unfit = rewrite.rebuild(original)
+    rebuilt, unfit = rebuild.rebuild(original)
     assert unfit == []
     assert names(rebuilt) == names(original)
     assert_same_function(original, rebuilt)
@@ -63,7 +65,7 @@ def test_rebuild_keeps_function_names_and_original(model):
 
 
 def test_rebuild_keeps_shared_layers_shared():
-    rebuilt, _ = rewrite.rebuild(branched())
+    rebuilt, _ = rebuild.rebuild(branched())
     assert rebuilt.count_params() == branched().count_params()
     assert names(rebuilt).count("shared") == 1
 
@@ -71,13 +73,13 @@ def test_rebuild_keeps_shared_layers_shared():
 def test_rebuild_keeps_several_inputs():
     inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
     original = keras.Model(inputs, layers.Concatenate()([inputs["a"], inputs["b"]]))
-    rebuilt, _ = rewrite.rebuild(original)
+    rebuilt, _ = rebuild.rebuild(original)
     x = {"a": np.ones((1, 3)), "b": np.zeros((1, 2))}
     np.testing.assert_array_equal(original(x), rebuilt(x))
 
 
 def test_rebuilt_models_can_be_saved_and_loaded(tmp_path):
-    rebuilt, _ = rewrite.quantization_friendly(branched())
+    rebuilt, _ = quantization_friendly(branched())
     rebuilt.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert_same_function(rebuilt, loaded)
@@ -102,16 +104,16 @@ class NoConfig(layers.Layer):
 
 def test_models_without_a_known_graph_are_refused():
     with pytest.raises(ArchError, match="subclassed model"):
-        rewrite.rebuild(Subclassed())
+        rebuild.rebuild(Subclassed())
     with pytest.raises(ArchError, match="without a known input shape"):
-        rewrite.rebuild(keras.Sequential([layers.Dense(2)]))
+        rebuild.rebuild(keras.Sequential([layers.Dense(2)]))
 
 
 def test_a_layer_that_cannot_be_rebuilt_is_named():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, NoConfig([2.0], name="odd")(inputs))
     with pytest.raises(ArchError, match=r"'odd' \(NoConfig\) cannot be rebuilt"):
-        rewrite.rebuild(model)
+        rebuild.rebuild(model)
 
 
 # Quantization-friendly
@@ -122,7 +124,7 @@ def test_a_layer_that_cannot_be_rebuilt_is_named():
 )
 def test_unbounded_activations_become_relu6(kind):
     original = cnn.build((8, 8, 1), 3, activation=kind)
-    friendly, lines = rewrite.quantization_friendly(original)
+    friendly, lines = quantization_friendly(original)
     assert [line.split(":")[0] for line in lines] == [
         "conv_1_act",
         "conv_2_act",
@@ -144,7 +146,7 @@ def test_unbounded_activations_become_relu6(kind):
 def test_activation_layers_become_relu6(layer):
     inputs = keras.Input((4,))
     x = layer(name="act")(layers.Dense(3, name="dense")(inputs))
-    friendly, lines = rewrite.quantization_friendly(keras.Model(inputs, layers.Dense(2)(x)))
+    friendly, lines = quantization_friendly(keras.Model(inputs, layers.Dense(2)(x)))
     assert len(lines) == 1
     assert activation(friendly, "act") == "relu6"
 
@@ -152,13 +154,13 @@ def test_activation_layers_become_relu6(layer):
 @pytest.mark.parametrize("model", [cnn, resnet, mobilenet], ids=lambda m: m.__name__)
 def test_a_friendly_model_stays_as_it_is(model):
     original = model.build((8, 8, 1), 3, activation="relu6")
-    friendly, lines = rewrite.quantization_friendly(original)
+    friendly, lines = quantization_friendly(original)
     assert lines == []
     assert_same_function(original, friendly)
 
 
 def test_branches_shared_and_nested_layers_and_gates():
-    friendly, lines = rewrite.quantization_friendly(branched())
+    friendly, lines = quantization_friendly(branched())
     assert sorted(line.split(": ")[1] for line in lines) == [
         "gelu → relu6",
         "silu → relu6",
@@ -168,12 +170,12 @@ def test_branches_shared_and_nested_layers_and_gates():
     assert activation(friendly, "out") == "softmax"
     assert activation(friendly, "shared") == "relu6"
     assert activation(friendly.get_layer("nested"), "inner") == "relu6"
-    assert rewrite.quantization_friendly(friendly)[1] == []
+    assert quantization_friendly(friendly)[1] == []
 
 
 def test_the_activation_of_the_outputs_is_left_and_named():
     model = keras.Sequential([layers.Input((4,)), layers.Dense(2, activation="relu", name="out")])
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     assert lines == ["out: left as it is, its relu gives the outputs"]
     assert_same_function(model, friendly)
 
@@ -192,7 +194,7 @@ def reordered(fused: bool, multiplying: keras.Layer) -> keras.Model:
 def test_batch_norm_moves_before_the_activation(layer, fused):
     sizes = (3,) if layer is layers.DepthwiseConv2D else (4, 3)
     model = reordered(fused, layer(*sizes, activation="elu" if fused else None, name="conv"))
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     act = "conv_act" if fused else "act"
     assert names(friendly)[1:4] == ["conv", "bn", act]
     assert activation(friendly, "conv") == "linear"
@@ -201,7 +203,7 @@ def test_batch_norm_moves_before_the_activation(layer, fused):
         f"{'conv' if fused else 'act'}: elu → relu6",
         "bn: moved before the activation of conv, so that it folds",
     ]
-    assert rewrite.quantization_friendly(friendly)[1] == []
+    assert quantization_friendly(friendly)[1] == []
 
 
 def test_a_bounded_activation_moves_without_being_replaced():
@@ -209,7 +211,7 @@ def test_a_bounded_activation_moves_without_being_replaced():
     x = layers.Dense(3, activation="sigmoid", name="dense")(inputs)
     x = layers.BatchNormalization(name="bn")(x)
     model = keras.Model(inputs, layers.Dense(2, name="out")(x))
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     assert lines == ["bn: moved before the activation of dense, so that it folds"]
     assert activation(friendly, "dense_act") == "sigmoid"
 
@@ -220,7 +222,7 @@ def test_batch_norm_stays_when_the_activation_has_other_users():
     model = keras.Model(
         inputs, layers.Add(name="add")([layers.BatchNormalization(name="bn")(x), x])
     )
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     assert len(lines) == 1
     assert lines[0].startswith("bn: left as it is, the activation before it has other users")
     assert_same_function(model, friendly)
@@ -246,7 +248,7 @@ def test_what_cannot_be_made_friendly_is_named(layer, reason):
     inputs = keras.Input((3, 4))
     x = layers.MaxPooling1D(1)(inputs)
     model = keras.Model(inputs, layers.Dense(2, name="out")(layers.Flatten()(layer(x))))
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     assert len(lines) == 1
     assert lines[0].startswith("norm: left as it is")
     assert reason in lines[0]
@@ -262,7 +264,7 @@ def test_custom_and_attention_layers_pass_through():
     x = layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
     x = Custom(3, activation="relu", name="custom")(x)
     model = keras.Model(inputs, layers.Dense(2, name="out")(layers.Flatten()(x)))
-    friendly, lines = rewrite.quantization_friendly(model)
+    friendly, lines = quantization_friendly(model)
     assert lines == []
     assert_same_function(model, friendly)
 
@@ -274,7 +276,7 @@ def test_custom_and_attention_layers_pass_through():
 @given(rate=st.floats(0, 0.99), own=st.sampled_from([0.0, 0.25]))
 def test_dropout_changes_nothing_at_inference(rate, own):
     original = cnn.build((8, 8, 1), 3, filters=[4], dense=6, dropout=own)
-    changed, lines = rewrite.with_dropout(original, rate)
+    changed, lines = with_dropout(original, rate)
     rates = [layer.rate for layer in changed.layers if isinstance(layer, layers.Dropout)]
     assert rates == ([rate] if own or rate else [])
     assert bool(lines) == (rate != own)
@@ -286,10 +288,10 @@ def test_every_dropout_gets_the_rate_nested_ones_too():
     inputs = keras.Input((4, 4, 2))
     x = layers.Dropout(0.5, name="d")(layers.Flatten()(nested(inputs)))
     model = keras.Model(inputs, layers.Dense(2, name="out")(x))
-    changed, lines = rewrite.with_dropout(model, 0.3)
+    changed, lines = with_dropout(model, 0.3)
     assert sorted(lines) == ["d: dropout rate 0.5 → 0.3", "s: dropout rate 0.1 → 0.3"]
     assert {
-        layer.rate for layer in rewrite.layers(changed) if isinstance(layer, (layers.Dropout))
+        layer.rate for layer in rebuild.layers(changed) if isinstance(layer, (layers.Dropout))
     } == {0.3}
 
 
@@ -306,7 +308,7 @@ def test_dropout_is_inserted_before_the_head(nest):
     if nest:
         inputs = keras.Input((4,))
         model = keras.Model(inputs, model(inputs))
-    changed, lines = rewrite.with_dropout(model, 0.4)
+    changed, lines = with_dropout(model, 0.4)
     assert lines == ["out_dropout: inserted before out, rate 0.4"]
     inner = changed.layers[-1] if nest else changed
     assert names(inner)[-4:] == ["hidden", "out_dropout", "out", "softmax"]
@@ -314,7 +316,7 @@ def test_dropout_is_inserted_before_the_head(nest):
 
 
 def test_dropout_acts_in_training():
-    changed, _ = rewrite.with_dropout(cnn.build((8, 8, 1), 3), 0.5)
+    changed, _ = with_dropout(cnn.build((8, 8, 1), 3), 0.5)
     x = data(changed)
     assert not np.allclose(changed(x, training=True), changed(x, training=False))
 
@@ -322,11 +324,11 @@ def test_dropout_acts_in_training():
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.2])
 def test_a_rate_out_of_range_is_refused(rate):
     with pytest.raises(ArchError, match=rf"\[0, 1\). Received: rate={rate}"):
-        rewrite.with_dropout(cnn.build((8, 8, 1), 3), rate)
+        with_dropout(cnn.build((8, 8, 1), 3), rate)
 
 
 def test_dropout_without_a_head_to_precede_is_refused():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Add()([inputs, inputs]))
     with pytest.raises(ArchError, match="no dropout layer and no Dense"):
-        rewrite.with_dropout(model, 0.2)
+        with_dropout(model, 0.2)
