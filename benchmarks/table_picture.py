@@ -6,6 +6,7 @@ python -m benchmarks.table_picture runs/latest docs/images/run.svg
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def main() -> None:
     options = parser.parse_args()
     record = json.loads((options.run / "record.json").read_text())
     command = " ".join(record["command"])
-    console = Console(record=True, width=150, file=Path("/dev/null").open("w"))  # noqa: SIM115
-    console.print(terminal(record["rows"], ""))
+    console = Console(record=True, width=125, file=io.StringIO())
+    console.print(terminal(record["rows"], "", console.width))
     console.save_svg(str(options.picture), title=command)
 
 

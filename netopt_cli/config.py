@@ -237,8 +237,9 @@ class Composer:
             plus = "" if any(group in chosen_groups(config) for config in configs) else "+"
             done[index] = [f"{plus}{group}={override.get_value_string()}"]
             configs = self._compose_cells(done)
+        given = {override.key_or_group for override in parsed}
         for index in values:
-            chosen = self._choose_inside(parsed[index], configs)
+            chosen = self._choose_inside(parsed[index], configs, given)
             if chosen:
                 done[index] = chosen
         if any(index in done for index in values):
@@ -302,7 +303,9 @@ class Composer:
                 self._refuse_choice(group, str(value))
         return [f"{group}={override.get_value_string()}"]
 
-    def _choose_inside(self, override: Override, configs: Sequence[DictConfig]) -> list[str]:
+    def _choose_inside(
+        self, override: Override, configs: Sequence[DictConfig], given: Collection[str]
+    ) -> list[str]:
         """A choice of a group inside a section, such as the teacher; [] for any other key."""
         key = override.key_or_group
         groups = [
@@ -321,8 +324,11 @@ class Composer:
         if not all(files):
             raise ConfigError(f"{key} cannot sweep over names and files. Received: {key}={value}")
         chosen = [f"{groups[0]}@{key}=keras_model", f"{key}.path={value}"]
-        is_trained = any(lookup(config, f"{key}_epochs")[0] for config in configs)
-        return [*chosen, f"{key}_epochs=0"] if is_trained else chosen
+        epochs = f"{key}_epochs"
+        if epochs not in given and any(lookup(config, epochs)[0] for config in configs):
+            # A network from a file is used as it is, which asks for a head that was trained.
+            chosen += [f"{epochs}=0", f"{key}.head=keep"]
+        return chosen
 
     def _compose_cells(self, done: dict[int, list[str]]) -> list[DictConfig]:
         lines = [line for index in sorted(done) for line in done[index]]

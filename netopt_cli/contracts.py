@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +37,8 @@ class Modifier:
         task_loss_weight: Multiplies the task's own loss (the product over all modifiers is used).
         constrain: () -> None, in the graph, after each update of the weights: assigns variables.
         before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
-            steps, at least 50 times a training; `step` counts the steps already done.
+            steps, at least 50 times a training, and once after the last one; `step` counts the
+            steps already done.
         settles_at: Fraction of the training from which weights may be kept as the best ones; a
             pruning schedule is not finished before.
     """
@@ -128,7 +129,7 @@ class Context(Protocol):
 
     @property
     def is_first(self) -> bool:
-        """True while no stage has been applied: the network is the plain baseline."""
+        """True while no stage has trained: the weights are those of the plain baseline."""
         ...
 
     def fit(
@@ -164,6 +165,30 @@ class Context(Protocol):
 
     def note(self, message: str) -> None:
         """Prints a line for the user and keeps it in the record of the stage."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before anything is trained, for `Checked.check`.
+
+    Attributes:
+        network: The run's own network, not trained yet.
+        is_first: Whether it is the first stage of the pipeline.
+        build: Builds another network for the run's data.
+    """
+
+    network: Network
+    is_first: bool
+    build: Callable[[ArchBuilder], Network]
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A stage that can tell before the run that it will not work."""
+
+    def check(self, preflight: Preflight) -> None:
+        """Raises InputError; changes nothing."""
         ...
 
 

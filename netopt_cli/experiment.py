@@ -12,13 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from netopt_cli.components import build
-from netopt_cli.contracts import Network
+from netopt_cli.contracts import ArchBuilder, Checked, Network, Preflight
 from netopt_cli.dataset import Dataset
+from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import NetoptError
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import point_latest
+from netopt_cli.run_dir import LOG, point_latest
 from netopt_cli.tables import count_text
 
 
@@ -61,7 +62,7 @@ def run(
         InputError: The config cannot work.
         RunError: The run failed on the way; its record says how far it came.
     """
-    reporter = reporter_for(messages, quiet=quiet)
+    reporter = reporter_for(messages, quiet=quiet, log=run_dir / LOG)
     keras.backend.clear_session()  # or names, and the bytes of files, would count earlier runs
     keras.utils.set_random_seed(cfg.seed)
     if cfg.deterministic:
@@ -73,8 +74,11 @@ def run(
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
-        network = Network(arch(shape=data.shape, classes=data.classes))
-    _introduce(reporter, network, data, list(stages))
+        network = _build(arch, data)
+        for index, stage in enumerate(stages.values()):
+            if isinstance(stage, Checked):
+                stage.check(Preflight(network, index == 0, lambda arch: _build(arch, data)))
+    _introduce(reporter, network, data, settings, list(stages))
 
     record = Record(
         run_dir, config_yaml=OmegaConf.to_yaml(cfg, resolve=True), command=command, seed=cfg.seed
@@ -103,7 +107,17 @@ def run(
     return Experiment(run_dir, rows)
 
 
-def _introduce(reporter: Reporter, network: Network, data: Dataset, stages: list[str]) -> None:
+def _build(arch: ArchBuilder, data: Dataset) -> Network:
+    return Network(arch(shape=data.shape, classes=data.classes))
+
+
+def _introduce(
+    reporter: Reporter,
+    network: Network,
+    data: Dataset,
+    settings: TrainSettings,
+    stages: list[str],
+) -> None:
     shape = "x".join(map(str, data.shape))
     reporter.say(
         f"{network.model.name} ({count_text(network.model.count_params())} parameters) on "
@@ -111,6 +125,11 @@ def _introduce(reporter: Reporter, network: Network, data: Dataset, stages: list
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(stages) or 'none'}"
     )
+    if settings.batch_size > len(data.train):
+        reporter.say(
+            f"train.batch_size={settings.batch_size} is more than the training split: each batch "
+            "is the whole split"
+        )
 
 
 def _describe(data: Dataset) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Protocol
 @dataclass(frozen=True)
 class Epoch:
     """One row of `history.csv`. Losses and accuracies of training include regularization and
-    augmentation; those of validation do not."""
+    augmentation; those of validation do not. `learning_rate` is that of the epoch's first step."""
 
     stage: str
     epoch: int

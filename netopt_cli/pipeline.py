@@ -22,14 +22,25 @@ from netopt_cli.record import Record
 from netopt_cli.tables import Row, row_name
 
 BASELINE = "baseline"
+NOTABLE_LOSS = 0.02
+"""Accuracy that a file may lose against its Keras network before it is said."""
 
 
 @dataclass(frozen=True)
 class _FitCall:
-    """A training, as far as the control of a stage has to repeat it."""
+    """A training, as far as the control of a stage has to repeat it.
+
+    Attributes:
+        epochs: Epochs that were planned, which the schedule of the learning rate goes by.
+        epochs_run: Epochs that were run: fewer after early stopping.
+        settles_at: See `Modifier`: the control chooses among the same epochs.
+        restart: Whether it began with new weights.
+    """
 
     epochs: int
-    learning_rate: float | None
+    epochs_run: int
+    learning_rate: float
+    settles_at: float
     restart: bool
 
 
@@ -75,12 +86,14 @@ class Pipeline:
             trainer = Trainer(self, label=f"0-{BASELINE}", name=BASELINE)
             network = trainer.fit(network, epochs=self.settings.epochs, restart=True)
             self._measure(network, trainer, stage=BASELINE, role="baseline", control=None)
-            budget = tuple(trainer.calls)
+            budget = baseline = tuple(trainer.calls)
             self._plain[budget] = (BASELINE, network.model.get_weights())
             for index, (name, stage) in enumerate(self._stages.items(), start=1):
                 self.reporter.say(f"stage {index} of {len(self._stages)}: {name}")
-                trainer = Trainer(self, label=f"{index}-{name}", name=name, is_first=index == 1)
+                is_first = budget == baseline
+                trainer = Trainer(self, label=f"{index}-{name}", name=name, is_first=is_first)
                 network = stage(network, trainer)
+                self.record.save_model(trainer.label, network.model)
                 budget = _add(budget, trainer.calls)
                 control = self._control_of(budget, index, name) if self._control else None
                 self._measure(network, trainer, stage=name, role="stage", control=control)
@@ -121,6 +134,7 @@ class Pipeline:
         learning_rate: float | None = None,
         weight_decay: float | None = None,
         modifiers: Sequence[Modifier] = (),
+        stop_after: int | None = None,
     ) -> FitResult:
         """Trains a network in place and keeps the history."""
         settings = replace(
@@ -140,11 +154,13 @@ class Pipeline:
                 modifiers=[*modifiers, *kept],
                 observer=_Recording(self.reporter, self.record),
                 stage=title,
+                stop_after=stop_after,
             )
         except (DivergedError, KeyboardInterrupt) as error:
             path = self.record.save_model(trainer.label, network.model, "last_good.keras")
             if isinstance(error, DivergedError):
                 raise DivergedError(f"{error} The last good weights are in {path}.") from error
+            self.reporter.say(f"interrupted in '{title}': the weights so far are in {path}")
             raise
         trainer.seconds += result.seconds
         self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
@@ -163,7 +179,7 @@ class Pipeline:
             if known:
                 network.model.set_weights(self._plain[budget[:known]][1])
             for call in budget[known:]:
-                network = trainer.fit(network, epochs=call.epochs, learning_rate=call.learning_rate)
+                trainer.repeat(network, call)
             row = self._measure(network, trainer, stage=stage, role="control", control=BASELINE)
             self._plain[budget] = (row_name(row), network.model.get_weights())
         return self._plain[budget][0]
@@ -177,7 +193,8 @@ class Pipeline:
         """
         row: Row = {"stage": stage, "role": role, "seed": self.seed, "control": control}
         label = trainer.label
-        self.record.save_model(label, network.model)
+        if role != "stage":
+            self.record.save_model(label, network.model)
         self.record.stage_fact(label, "weights_sha256", _digest(network.model))
         if not self.target.is_chief:
             return row
@@ -185,11 +202,20 @@ class Pipeline:
         frozen, content = export_network(network, self.data, self.seed)
         file = self.record.save_file(label, content)
         measurement = measure(network, self.data, self.target.timing, file, frozen)
+        self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
         self.record.stage_fact(label, "measurement", figures.pop("details"))
         row |= figures | {"train_seconds": round(trainer.seconds, 3)}
         self.record.add_row(row)
         return row
+
+    def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
+        lost = parity["keras_accuracy"] - parity["file_accuracy"]
+        if lost > NOTABLE_LOSS:
+            trainer.note(
+                f"the file is {100 * lost:.1f} points less accurate than the Keras network "
+                f"on {parity['samples']} validation samples"
+            )
 
 
 class Trainer:
@@ -227,7 +253,7 @@ class Trainer:
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
     ) -> Network:
-        self._pipeline.train(
+        result = self._pipeline.train(
             network,
             self,
             epochs=epochs,
@@ -236,8 +262,28 @@ class Trainer:
             weight_decay=weight_decay,
             modifiers=modifiers,
         )
-        self.calls.append(_FitCall(epochs, learning_rate, restart))
+        self.calls.append(
+            _FitCall(
+                epochs=epochs,
+                epochs_run=len(result.epochs),
+                learning_rate=learning_rate or self._pipeline.settings.learning_rate,
+                settles_at=max((m.settles_at for m in modifiers), default=0.0),
+                restart=restart,
+            )
+        )
         return network
+
+    def repeat(self, network: Network, call: _FitCall) -> None:
+        """Trains the plain network in place as long as, and in the manner of, another training."""
+        self._pipeline.train(
+            network,
+            self,
+            epochs=call.epochs,
+            title=self.name,
+            learning_rate=call.learning_rate,
+            modifiers=[Modifier("same choice of epochs", settles_at=call.settles_at)],
+            stop_after=call.epochs_run,
+        )
 
     def build(self, arch: ArchBuilder) -> Network:
         return self._pipeline.build(arch, self.seed)

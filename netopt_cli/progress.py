@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -50,12 +52,12 @@ class LiveReporter:
 
     def steps_done(self, step: int, loss: float, accuracy: float) -> None:
         if self._progress is not None:
-            figures = f"loss {loss:.4f}  acc {accuracy:.4f}"
+            figures = f"loss {_loss(loss)}  acc {accuracy:.4f}"
             self._progress.update(self._task, completed=step, figures=figures)
 
     def epoch_ends(self, epoch: Epoch) -> None:
         if self._progress is not None:
-            self._progress.console.print(_line(epoch), highlight=False, markup=False)
+            self._progress.console.print(_short_line(epoch), highlight=False, markup=False)
 
     def training_ends(self) -> None:
         if self._progress is not None:
@@ -80,7 +82,7 @@ class PlainReporter:
     def steps_done(self, step: int, loss: float, accuracy: float) -> None:
         if time.monotonic() - self._told >= self._every_seconds:
             self.say(
-                f"{self._stage}  step {step}/{self._steps}  loss {loss:.4f}  "
+                f"{self._stage}  step {step}/{self._steps}  loss {_loss(loss)}  "
                 f"accuracy {accuracy:.4f}"
             )
             self._told = time.monotonic()
@@ -112,16 +114,54 @@ class SilentReporter:
         pass
 
 
-def reporter_for(console: Console, *, quiet: bool) -> Reporter:
+class LoggedReporter:
+    """Another reporter, whose words also go to the log of the run."""
+
+    def __init__(self, reporter: Reporter, log: Path) -> None:
+        self._reporter = reporter
+        self._log = log
+        self.training_starts = reporter.training_starts
+        self.steps_done = reporter.steps_done
+        self.training_ends = reporter.training_ends
+
+    def say(self, message: str) -> None:
+        self._write(message)
+        self._reporter.say(message)
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        self._write(_line(epoch))
+        self._reporter.epoch_ends(epoch)
+
+    def _write(self, line: str) -> None:
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now():%H:%M:%S} {line}\n")
+
+
+def reporter_for(console: Console, *, quiet: bool, log: Path) -> Reporter:
+    """The reporter for a console; everything that is said is in `log` too, also when quiet."""
+    shown: Reporter
     if quiet:
-        return SilentReporter()
-    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+        shown = SilentReporter()
+    else:
+        shown = LiveReporter(console) if console.is_terminal else PlainReporter(console)
+    return LoggedReporter(shown, log)
 
 
 def _line(epoch: Epoch) -> str:
     return (
-        f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {epoch.loss:.4f}  "
-        f"accuracy {epoch.accuracy:.4f}  val_loss {epoch.val_loss:.4f}  "
+        f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}  "
+        f"accuracy {epoch.accuracy:.4f}  val_loss {_loss(epoch.val_loss)}  "
         f"val_accuracy {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s  "
         f"{epoch.images_per_second:,.0f} images/s"
     )
+
+
+def _short_line(epoch: Epoch) -> str:
+    return (
+        f"{epoch.stage} {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}  "
+        f"accuracy {epoch.accuracy:.4f}  val {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s"
+    )
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"

@@ -29,7 +29,7 @@ def require_file(path: str | Path) -> Path:
     if file.is_dir():
         raise DataError(f"path must be a file. Received: the folder {file}")
     folder = require_folder(file.parent)
-    present = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    present = [entry.name for entry in folder.iterdir() if entry.suffix == file.suffix]
     raise DataError(f"No such file: {file}.{did_you_mean(file.name, present)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 COLUMNS = (
@@ -47,55 +48,67 @@ def count_text(count: float) -> str:
     return f"{count:,.0f}"
 
 
-_SHOWN: dict[str, Callable[[Row], str]] = {
-    "stage": lambda row: row["stage"],
-    "role": lambda row: row["role"],
-    "accuracy %": lambda row: f"{100 * row['accuracy']:.2f}",
-    "params": lambda row: count_text(row["params"]),
-    "sparsity %": lambda row: f"{100 * row['sparsity']:.1f}",
-    "MACs": lambda row: "unknown" if row["macs"] is None else count_text(row["macs"]),
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "stage": row_name,
+    "accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
+    "change": lambda row: "",
+    "sparsity": lambda row: f"{100 * row['sparsity']:.1f} %",
     "file": lambda row: bytes_text(row["size_bytes"]),
     "gzip": lambda row: bytes_text(row["size_gzip_bytes"]),
-    "latency ms": lambda row: f"{row['latency_ms_median']:.4f}",
+    "latency": lambda row: f"{row['latency_ms_median']:.4f} ms",
+    "MACs": lambda row: "unknown" if row["macs"] is None else count_text(row["macs"]),
+    "params": lambda row: count_text(row["params"]),
     "memory": lambda row: bytes_text(row["peak_memory_bytes"]),
-    "train s": lambda row: f"{row['train_seconds']:.1f}",
+    "training": lambda row: f"{row['train_seconds']:.1f} s",
+    "compared with": lambda row: row["control"] or "",
 }
+_DISPENSABLE = ("memory", "params", "gzip", "training", "MACs", "compared with")
+"""What a narrow terminal does without, in this order."""
 
 
-def cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and the cells of the table; the last column is the change of accuracy, in
-    points, against the row's control."""
+def cells(rows: list[Row]) -> dict[str, list[str]]:
+    """Returns the columns of the table by name. `change` is that of the accuracy, in points,
+    against the row that is compared with."""
+    columns = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
     by_name = {row_name(row): row for row in rows}
-    header = [*_SHOWN, "vs control"]
-    body = []
-    for row in rows:
+    for index, row in enumerate(rows):
         control = by_name.get(row["control"] or "")
-        change = "" if control is None else _change(row, control)
-        body.append([*(show(row) for show in _SHOWN.values()), change])
-    return header, body
+        if control is not None:
+            columns["change"][index] = f"{100 * (row['accuracy'] - control['accuracy']):+.2f}"
+    return columns
 
 
-def _change(row: Row, control: Row) -> str:
-    points = 100 * (row["accuracy"] - control["accuracy"])
-    return f"{points:+.2f} ({row_name(control)})"
-
-
-def terminal(rows: list[Row], title: str) -> Table:
-    header, body = cells(rows)
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in header:
-        left = name in ("stage", "role", "vs control")
+def terminal(rows: list[Row], title: str, width: int) -> Table:
+    """The table for a console of `width` characters, without the columns that do not fit."""
+    columns = cells(rows)
+    for name in _DISPENSABLE:
+        if sum(max(map(len, [name, *texts])) + 2 for texts in columns.values()) <= width:
+            break
+        del columns[name]
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        caption="" if len(columns) == len(_COLUMNS) else "more figures: metrics.md, metrics.csv",
+        caption_justify="left",
+    )
+    for name in columns:
+        left = name in ("stage", "compared with")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for row, texts in zip(rows, body, strict=True):
+    for row, *texts in zip(rows, *columns.values(), strict=True):
         table.add_row(*texts, style="dim" if row["role"] == "control" else None)
     return table
 
 
 def markdown(rows: list[Row]) -> str:
-    header, body = cells(rows)
-    lines = [header, ["---"] * len(header), *body]
+    columns = cells(rows)
+    lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        f"{table}\n\nAccuracy, bytes, latency (batch 1) and memory are those of the exported file. "
-        "`vs control`: points of accuracy against the row named. One seed proves nothing.\n"
+        f"{table}\n\nSeed {rows[0]['seed']}. Accuracy, sparsity, bytes, latency (batch 1) and "
+        "memory are those of the exported file; parameters and MACs those of the Keras network. "
+        "`change`: points of accuracy against the row compared with. One seed proves nothing.\n"
     )

@@ -54,7 +54,8 @@ def test_a_sweep_leaves_a_complete_run_for_each_cell(netopt: CommandLine) -> Non
     sweep = netopt.folder / done.stdout.splitlines()[-1]
     cells = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert [cell.name for cell in cells] == [
-        "0-mlp-none", "1-mlp-prune+quantize", "2-lenet5-none", "3-lenet5-prune+quantize",
+        "0-mlp-none-seed0", "1-mlp-prune+quantize-seed0", "2-lenet5-none-seed0",
+        "3-lenet5-prune+quantize-seed0",
     ]  # fmt: skip
     for cell in cells:
         assert record_of(cell)["status"] == "completed"
@@ -237,6 +238,10 @@ BAD = [
     (["data=npz", "data.path=text.npz"], "text.npz"),
     (["arch=vgg", "arch.widths=[8,8,8,8]", "arch.repeats=[1,1,1,1]"], "arch.widths"),
     (["arch=keras_model", "arch.path=none.keras"], "none.keras"),
+    (["opt=distill", "opt.distill.teacher=foo.keras"], "foo.keras"),
+    (["opt=distill", "opt.distill.teacher=seven.keras"], "7 outputs"),
+    (["opt=[prune,distill]", "opt.distill.start=scratch"], "opt.distill.start"),
+    (["opt=prune", "opt.prune.exclude=['*']"], "opt.prune.exclude"),
     (["target=gpu"], "target=gpu"),
     (["target=mirrored"], "target=mirrored"),
     (["target=multi_worker"], "TF_CONFIG"),
@@ -256,6 +261,10 @@ def broken_files(tmp_path: Path) -> Path:
     np.savez(tmp_path / "short.npz", **good | {"y_train": y[:5]})
     np.savez(tmp_path / "labels.npz", **good | {"y_train": y + 5})
     (tmp_path / "text.npz").write_text("not an archive")
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Flatten()(inputs))).save(
+        tmp_path / "seven.keras"
+    )
     return tmp_path
 
 

@@ -127,6 +127,79 @@ def test_distilling_longer_than_the_baseline_gets_a_student_alone(tmp_path: Path
     assert (tmp_path / "teachers" / "1-mlp.keras").exists()
 
 
+def test_the_control_of_an_early_stop_runs_as_many_epochs(tmp_path: Path) -> None:
+    run(
+        tmp_path, "opt=prune", "opt.prune.epochs=12", "train.early_stopping_epochs=1",
+        "train.learning_rate=0.01", "train.epochs=6",
+    )  # fmt: skip
+    epochs = pd.read_csv(tmp_path / "history.csv").groupby("stage").size()
+    assert epochs["prune"] == epochs["prune control"] >= 8
+    kept = json.loads((tmp_path / "record.json").read_text())["stages"]
+    control = kept["1-prune-control"]["training of prune control"]
+    assert control["kept_epoch"] > 0.6 * 12, "the control chooses among the same epochs"
+
+
+def test_an_equal_setting_said_aloud_needs_no_control_of_its_own(tmp_path: Path) -> None:
+    rows = run(tmp_path, "opt=regularize", "opt.regularize.learning_rate=0.001")
+    assert names(rows)[1:] == [("regularize", "stage", "baseline")]
+
+
+def test_quantizing_first_does_not_change_where_a_stage_starts(tmp_path: Path) -> None:
+    rows = run(tmp_path, "opt=[quantize,regularize]")
+    assert names(rows)[1:] == [
+        ("quantize", "stage", "baseline"),
+        ("regularize", "stage", "baseline"),
+    ]
+    assert rows[2]["size_bytes"] < 0.5 * rows[0]["size_bytes"], "the recipe travels on"
+
+
+def test_zeros_survive_rewrites(tmp_path: Path) -> None:
+    rows = run(
+        tmp_path, "opt=[prune,quantize_friendly,regularize]", "opt.prune.epochs=1",
+        "opt.regularize.epochs=1", "opt.quantize_friendly.epochs=1", "control=false",
+    )  # fmt: skip
+    assert [row["sparsity"] for row in rows[1:]] == pytest.approx([0.8] * 3, abs=0.005)
+
+
+def test_layers_of_the_same_name_in_nested_models_are_all_pruned(tmp_path: Path) -> None:
+    def block(units: int) -> keras.Model:
+        inputs = keras.Input((units,))
+        return keras.Model(inputs, keras.layers.Dense(32, name="same")(inputs))
+
+    inputs = keras.Input((8, 8, 1))
+    x = block(64)(keras.layers.Flatten()(inputs))
+    outputs = keras.layers.Dense(10)(block(32)(keras.layers.PReLU()(x)))
+    keras.Model(inputs, outputs).save(tmp_path / "nested.keras")
+    rows = experiment.run(
+        compose([
+            "arch=keras_model", f"arch.path={tmp_path / 'nested.keras'}", *FAST[2:], "opt=prune",
+            "opt.prune.epochs=1", "control=false",
+        ]),
+        tmp_path,
+        allow=(), command=["test"], messages=Console(quiet=True), quiet=True,
+    ).rows  # fmt: skip
+    assert rows[-1]["sparsity"] == pytest.approx(0.8, abs=0.005)
+
+
+def test_a_single_step_is_enough_to_prune(tmp_path: Path) -> None:
+    rows = run(tmp_path, "opt=prune", "opt.prune.epochs=1", "train.batch_size=600", "control=false")
+    assert rows[-1]["sparsity"] == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_epochs_of_an_unfinished_schedule_are_never_kept(tmp_path: Path, seed: int) -> None:
+    rows = run(
+        tmp_path, "opt=prune", "opt.prune.epochs=5", "train.batch_size=200", f"seed={seed}",
+        "train.learning_rate=0.05", "control=false",
+    )  # fmt: skip
+    assert rows[-1]["sparsity"] == pytest.approx(0.8, abs=0.001)
+
+
+def test_a_loss_that_explodes_within_the_first_call_is_divergence(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="the loss grew"):
+        run(tmp_path, "train.learning_rate=1e6")
+
+
 def test_without_controls(tmp_path: Path) -> None:
     rows = run(tmp_path, "opt=prune", "opt.prune.epochs=1", "control=false")
     assert names(rows) == [("baseline", "baseline", None), ("prune", "stage", None)]

@@ -34,6 +34,7 @@ def build(
     application: str | None = None,
     weights: Literal["imagenet"] | None = None,
     resize: blocks.Count | None = None,
+    head: Literal["auto", "keep"] = "auto",
 ) -> keras.Model:
     """Loads a model and fits it to the data: logits for `classes`, inputs of `shape`.
 
@@ -54,6 +55,7 @@ def build(
             `imagenet` downloads trained ones, which need 3 channels.
         resize: Side to which images are resized, bilinearly, by a layer of the model; None inserts
             nothing.
+        head: `auto` replaces the head when the classes differ, `keep` refuses such a model.
 
     Returns:
         A model from float32 (batch, *shape) to logits (batch, classes).
@@ -83,7 +85,12 @@ def build(
     else:
         model = _application(str(application), weights, inner_shape, classes)
     return _fit_to_data(
-        model, shape, classes, resize=resize, drop_preprocessing=application is not None
+        model,
+        shape,
+        classes,
+        resize=resize,
+        drop_preprocessing=application is not None,
+        may_replace=head == "auto",
     )
 
 
@@ -174,6 +181,7 @@ def _fit_to_data(
     *,
     resize: int | None,
     drop_preprocessing: bool,
+    may_replace: bool,
 ) -> keras.Model:
     """Rebuilds a model on the data's shape, with logits for the data's classes as its output."""
     graph = as_functional(model)
@@ -186,6 +194,11 @@ def _fit_to_data(
     old_head = head(graph)
     units = graph.outputs[0].shape[-1]
     replaces = units != classes
+    if replaces and not may_replace:
+        raise ArchError(
+            f"Model '{model.name}' has {units} outputs, the data {classes} classes: its head would "
+            "have to be new, and untrained. head=auto with some epochs of training allows that"
+        )
     if replaces and (old_head is None or _width_argument(old_head) is None):
         raise ArchError(
             f"Model '{model.name}' has {units} outputs, the data {classes} classes, and it has no "

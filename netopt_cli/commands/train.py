@@ -146,8 +146,12 @@ class Job:
         try:
             rows = self._experiment(config, directory)
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, InputError) and run_dir.discard_unstarted(directory):
-                return Outcome(failures.report(error, where=where))
+            may_discard = isinstance(error, InputError | KeyboardInterrupt)
+            if may_discard and run_dir.discard_unstarted(directory):
+                code = failures.report(error, where=where)
+                if isinstance(error, KeyboardInterrupt) and self.is_cell:
+                    raise
+                return Outcome(code)
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
             self._say(directory, run_dir.recorded_rows(directory), code)
             if isinstance(error, KeyboardInterrupt) and self.is_cell:
@@ -189,7 +193,8 @@ class Job:
             result = {"run_dir": shown, "rows": rows, "status": status}
             print(json.dumps(_json(result), allow_nan=False), flush=True)
         elif rows:
-            consoles().out.print(tables.terminal(rows, directory.name))
+            out = consoles().out
+            out.print(tables.terminal(rows, directory.name, out.width))
         if not self.is_cell:
             print(shown, flush=True)
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from netopt_cli.dataset import ArraySource, FileSource, Source
+from netopt_cli.errors import ConfigError
 
 
 class Feed(Protocol):
@@ -114,7 +115,15 @@ class StreamFeed:
 def make_feed(
     source: Source, batch_size: int, *, worker: int, workers: int, replicas: int, seed: int
 ) -> Feed:
-    """Returns the feed of a split; a batch that is larger than the split becomes a smaller one."""
+    """Returns the feed of a split; a batch that is larger than the split becomes a smaller one.
+
+    Raises:
+        ConfigError: There is not one sample for each replica.
+    """
+    if len(source) < replicas:
+        raise ConfigError(
+            f"the training split has {len(source)} samples, fewer than the {replicas} replicas"
+        )
     if batch_size > len(source):
         batch_size = len(source) // replicas * replicas
     order = _Order(len(source), batch_size, worker, workers, seed)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import keras
 import tensorflow as tf
@@ -62,8 +62,13 @@ def fit(
     modifiers: Sequence[Modifier] = (),
     observer: Observer,
     stage: str,
+    stop_after: int | None = None,
 ) -> FitResult:
     """Trains `model` in place; it must have been built in the scope of the target's strategy.
+
+    Args:
+        stop_after: Runs exactly so many of the epochs, without early stopping: for a control that
+            is to be trained as long as what it is compared with.
 
     Raises:
         ConfigError: The batch cannot be shared out evenly among the replicas.
@@ -78,7 +83,7 @@ def fit(
             f"train.batch_size must be a multiple of the {replicas} replicas of "
             f"target={target.name}. Received: train.batch_size={settings.batch_size}"
         )
-    _set_dtype_policy(model, settings.mixed_precision)
+    policies = _compute_in(model, settings.mixed_precision)
     loop = TrainingLoop(
         model,
         data,
@@ -91,16 +96,17 @@ def fit(
     )
     best = _Best(model, always_last=not settings.best_weights)
     settled_from = max((m.settles_at for m in modifiers), default=0.0) * settings.epochs
+    last_epoch = stop_after or settings.epochs
+    patience = settings.early_stopping_epochs if stop_after is None else None
     history: list[Epoch] = []
     observer.training_starts(stage, settings.epochs, loop.total_steps)
     try:
-        for number in range(settings.epochs):
+        for number in range(last_epoch):
             row = loop.epoch(number)
             history.append(row)
             observer.epoch_ends(row)
-            if row.epoch >= settled_from:
+            if number >= settled_from or row.epoch == last_epoch:
                 best.offer(row)
-            patience = settings.early_stopping_epochs
             if patience and best.best_epoch and row.epoch - best.best_epoch >= patience:
                 break
     except (DivergedError, KeyboardInterrupt):
@@ -112,11 +118,14 @@ def fit(
         raise
     finally:
         observer.training_ends()
-        _set_dtype_policy(model, "none")
+        for layer, policy in policies.items():
+            layer.dtype_policy = policy
     best.restore()
-    return FitResult(
-        tuple(history), best.kept_epoch, best.val_accuracy, time.perf_counter() - started
-    )
+    val_accuracy = best.val_accuracy
+    if policies:
+        # What is kept computes in float32 again, unlike what validation has seen.
+        _, val_accuracy = Evaluator(model, data, data.validation)()
+    return FitResult(tuple(history), best.kept_epoch, val_accuracy, time.perf_counter() - started)
 
 
 class _Best:
@@ -190,7 +199,7 @@ class TrainingLoop:
             seed=seed,
         )
         self._evaluate = Evaluator(model, data, data.validation)
-        self._first_loss = 0.0
+        self._first_loss = math.inf
         self._steps_per_call = settings.steps_per_call
         if any(modifier.before_steps is not None for modifier in modifiers):
             # A schedule on the host moves between calls: give it enough of them.
@@ -205,8 +214,10 @@ class TrainingLoop:
         first = number * steps
         loss_sum = accuracy_sum = 0.0
         done = 0
+        rate = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
         while done < steps:
-            count = min(self._steps_per_call, steps - done)
+            # The very first step goes alone: its loss, before any update, tells what growing is.
+            count = 1 if first + done == 0 else min(self._steps_per_call, steps - done)
             for modifier in self._modifiers:
                 if modifier.before_steps is not None:
                     modifier.before_steps(first + done, self.total_steps)
@@ -216,7 +227,7 @@ class TrainingLoop:
             if bad_step >= 0:
                 self._diverged("the loss is not a finite number", int(bad_step) + 1, number)
             if first + done == 0:
-                self._first_loss = loss / count
+                self._first_loss = loss
             loss_sum += loss
             accuracy_sum += accuracy
             done += count
@@ -224,6 +235,10 @@ class TrainingLoop:
         mean_loss = loss_sum / steps
         if mean_loss > DIVERGED_TIMES * max(self._first_loss, math.log(self._data.classes)):
             self._diverged(f"the loss grew to {mean_loss:g}", first + done, number)
+        if first + done == self.total_steps:
+            for modifier in self._modifiers:
+                if modifier.before_steps is not None:
+                    modifier.before_steps(self.total_steps, self.total_steps)
         training_seconds = time.perf_counter() - started
         average_statistics(self._model, self._target)
         val_loss, val_accuracy = values_of_chief(self._evaluate(), self._target)
@@ -235,7 +250,7 @@ class TrainingLoop:
             accuracy=accuracy_sum / steps,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=float(keras.ops.convert_to_numpy(self._optimizer.learning_rate)),
+            learning_rate=rate,
             seconds=time.perf_counter() - started,
             images_per_second=steps * self._feed.batch_size / training_seconds,
         )
@@ -248,8 +263,15 @@ class TrainingLoop:
         )
 
 
-def _set_dtype_policy(model: keras.Model, mixed_precision: str) -> None:
-    policy = "float32" if mixed_precision == "none" else f"mixed_{mixed_precision}"
-    for layer in model._flatten_layers(include_self=False):
-        if layer.dtype_policy.name != policy:
-            layer.dtype_policy = policy
+def _compute_in(model: keras.Model, mixed_precision: str) -> dict[keras.Layer, Any]:
+    """Lets float32 layers compute in lower precision; returns them with their own policies."""
+    if mixed_precision == "none":
+        return {}
+    changed = {
+        layer: layer.dtype_policy
+        for layer in model._flatten_layers(include_self=False)
+        if layer.dtype_policy.name == "float32"
+    }
+    for layer in changed:
+        layer.dtype_policy = f"mixed_{mixed_precision}"
+    return changed

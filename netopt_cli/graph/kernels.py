@@ -8,13 +8,23 @@ import tensorflow as tf
 
 from netopt_cli.contracts import Keep, Modifier
 
+_NO_KERNELS = ("bias", "gamma", "beta", "alpha")
+
 
 def kernels(model: keras.Model) -> dict[str, keras.Variable]:
-    """Returns path -> variable of every trainable weight of rank 2 or more, in the model's order.
+    """Returns path -> variable of every trainable weight that multiplies, in the model's order.
 
-    Biases and the scales of normalization are of rank 1: they cost little and are left alone.
+    Those are the weights of rank 2 or more; biases and the parameters of normalizations and of
+    activations cost little and are left alone. Layers of the same name in two nested models have
+    the same path: the later ones get `#2`, `#3`, …
     """
-    return {v.path: v for v in model.trainable_variables if len(v.shape) >= 2}
+    found: dict[str, keras.Variable] = {}
+    for variable in model.trainable_variables:
+        if len(variable.shape) < 2 or variable.name in _NO_KERNELS:
+            continue
+        same = sum(path.partition("#")[0] == variable.path for path in found)
+        found[f"{variable.path}#{same + 1}" if same else variable.path] = variable
+    return found
 
 
 def sparsity_of(variables: list[keras.Variable]) -> float:

@@ -147,7 +147,9 @@ def _calibration_samples(data: Dataset, samples: int, seed: int) -> Iterator[np.
 def _parity(network: Network, data: Dataset, runner: LitertRunner) -> dict[str, Any]:
     """The parity of the file, with the accuracy of both on its samples."""
     count = min(PARITY_SAMPLES, len(data.validation))
-    samples = data.validation.take(np.arange(count))
+    # Spread over the split: files of an image folder come class by class.
+    spread = np.linspace(0, len(data.validation) - 1, count).astype(int)
+    samples = data.validation.take(spread)
     batches = list(data.normalized_batches(samples, _BATCH))
     expected = np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
     actual = np.concatenate(list(runner.logits(x for x, _ in batches)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import keras
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import ArchBuilder, Context, Modifier, Network
+from netopt_cli.contracts import ArchBuilder, Context, Modifier, Network, Preflight
+from netopt_cli.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Distill:
         teacher = context.teacher(self.teacher, epochs=teacher_epochs)
         restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
         if restart:
-            network = context.fresh()
+            network = replace(network, model=context.fresh().model)
         return context.fit(
             network,
             epochs=self.epochs or context.epochs,
@@ -54,6 +55,14 @@ class Distill:
             modifiers=[_match(teacher, self.temperature, self.student_loss_weight)],
             restart=restart,
         )
+
+    def check(self, preflight: Preflight) -> None:
+        if self.start == "scratch" and not preflight.is_first:
+            raise InputError(
+                "opt.distill.start=scratch would throw away what the stages before it made: "
+                "put it first, or use opt.distill.start=current"
+            )
+        preflight.build(self.teacher)
 
 
 def _match(teacher: keras.Model, temperature: float, student_loss_weight: float) -> Modifier:

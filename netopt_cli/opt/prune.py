@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Modifier, Network
+from netopt_cli.contracts import Context, Modifier, Network, Preflight
 from netopt_cli.errors import InputError
 from netopt_cli.graph.kernels import keep_zeros, kernels, sparsity_of
 
@@ -44,16 +44,7 @@ class Prune:
     exclude: tuple[str, ...] = ()
 
     def __call__(self, network: Network, context: Context) -> Network:
-        chosen = {
-            path: variable
-            for path, variable in kernels(network.model).items()
-            if not any(fnmatchcase(path, pattern) for pattern in self.exclude)
-        }
-        if not chosen:
-            raise InputError(
-                "opt.prune.exclude leaves no weight to prune. "
-                f"Received: {list(self.exclude)}; weights: {', '.join(kernels(network.model))}"
-            )
+        chosen = self._chosen(network.model)
         pruning = _Pruning(self, list(chosen.values()))
         modifier = Modifier(
             "prune",
@@ -70,6 +61,23 @@ class Prune:
             f"{len(chosen)} kernels are zero ({self.scope})"
         )
         return replace(network, keeps=(*network.keeps, keep_zeros(list(chosen))))
+
+    def check(self, preflight: Preflight) -> None:
+        self._chosen(preflight.network.model)
+
+    def _chosen(self, model: keras.Model) -> dict[str, keras.Variable]:
+        everything = kernels(model)
+        chosen = {
+            path: variable
+            for path, variable in everything.items()
+            if not any(fnmatchcase(path, pattern) for pattern in self.exclude)
+        }
+        if not chosen:
+            raise InputError(
+                "opt.prune.exclude leaves no weight to prune. "
+                f"Received: {list(self.exclude)}; weights: {', '.join(everything)}"
+            )
+        return chosen
 
 
 class _Pruning:

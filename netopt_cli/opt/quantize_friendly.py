@@ -27,7 +27,7 @@ class QuantizeFriendly:
 
     def __call__(self, network: Network, context: Context) -> Network:
         restart = context.is_first
-        source = context.fresh() if restart else network
+        source = replace(network, model=context.fresh().model) if restart else network
         model, changes = quantization_friendly(source.model)
         for change in changes:
             context.note(change)

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Modifier, Network
+from netopt_cli.contracts import Context, Modifier, Network, Preflight
+from netopt_cli.errors import InputError
 from netopt_cli.graph.dropout import with_dropout
 from netopt_cli.graph.kernels import kernels
 
@@ -48,7 +49,7 @@ class Regularize:
     def __call__(self, network: Network, context: Context) -> Network:
         restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
         if restart:
-            network = context.fresh()
+            network = replace(network, model=context.fresh().model)
         if self.dropout is not None:
             model, changes = with_dropout(network.model, self.dropout)
             network = replace(network, model=model)
@@ -62,6 +63,13 @@ class Regularize:
             modifiers=self._modifiers(network.model),
             restart=restart,
         )
+
+    def check(self, preflight: Preflight) -> None:
+        if self.start == "scratch" and not preflight.is_first:
+            raise InputError(
+                "opt.regularize.start=scratch would throw away what the stages before it made: "
+                "put it first, or use opt.regularize.start=current"
+            )
 
     def _modifiers(self, model: keras.Model) -> list[Modifier]:
         modifiers = []

@@ -223,10 +223,10 @@ def test_a_sweep_is_a_run_for_each_cell(
     assert re.fullmatch(rf"runs/{STAMP}-sweep", shown)
     cells = [call["run_dir"].name for call in experiment.calls]
     assert cells == [
-        "0-mlp-none",
-        "1-mlp-prune+quantize",
-        "2-lenet5-none",
-        "3-lenet5-prune+quantize",
+        "0-mlp-none-seed0",
+        "1-mlp-prune+quantize-seed0",
+        "2-lenet5-none-seed0",
+        "3-lenet5-prune+quantize-seed0",
     ]
     assert all((Path(shown) / cell / "run.log").is_file() for cell in cells)
 
@@ -244,7 +244,7 @@ def test_a_cell_that_fails_does_not_stop_the_sweep(
     captured = capfd.readouterr()
     *lines, shown = captured.out.splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["completed", "failed", "completed"]
-    assert captured.err == "error in 1-mlp-none: the loss is NaN\n"
+    assert captured.err == "error in 1-mlp-none-seed1: the loss is NaN\n"
     assert Path(shown).name.endswith("-sweep")
 
 

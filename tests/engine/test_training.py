@@ -81,7 +81,7 @@ def test_modifiers_combine_in_one_step(data: Dataset) -> None:
         Modifier("host", before_steps=lambda step, total: told.append((step, total))),
     ]
     result = train(model, data, epochs=1, modifiers=modifiers)
-    assert told == [(step, 10) for step in range(10)]
+    assert told == [(step, 10) for step in range(11)]
     assert result.epochs[0].loss == pytest.approx(100.0)
     assert not kernel.numpy().any()
 

@@ -110,6 +110,9 @@ def test_prune_reaches_its_sparsity_exactly(bench: Bench, scope: str, schedule: 
         assert by_layer == pytest.approx(dict.fromkeys(found, 0.75), abs=0.02)
     else:
         assert max(by_layer.values()) - min(by_layer.values()) > 0.05
+    total = sum(v.numpy().size for v in found.values())
+    zeros = sum(int((v.numpy() == 0).sum()) for v in found.values())
+    assert zeros == round(0.75 * total) or scope == "layerwise"
     assert "75.0% of 1,032 weights" in bench.notes[0]
 
 
