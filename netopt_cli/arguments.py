@@ -31,7 +31,10 @@ class Parser(argparse.ArgumentParser):
         if extra:
             word = extra[0].partition("=")[0]
             if word.startswith("-"):
-                raise ConfigError(f"unknown option '{word}'.{did_you_mean(word, self.options())}")
+                hint = did_you_mean(word, self.options())
+                if "overrides" in found and " Did" not in hint:
+                    hint = f" Settings have no dashes: {word.lstrip('-')}=VALUE."
+                raise ConfigError(f"unknown option '{word}'.{hint}")
             raise ConfigError(f"unexpected argument '{extra[0]}'; see {self.prog} --help")
         return found
 

@@ -273,7 +273,11 @@ class Composer:
                     "special characters is quoted twice: 'key=\"value\"'"
                 ) from error
             groups = [group for group, names in self._choices.items() if line in names]
-            hint = f" Did you mean '{groups[0]}={line}'?" if groups else " Write key=value."
+            hint = (
+                f" Did you mean '{groups[0]}={line}'?"
+                if groups
+                else " Write key=value, without spaces."
+            )
             raise ConfigError(f"'{line}' is not an override.{hint}") from error
         return override
 

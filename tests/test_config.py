@@ -188,7 +188,7 @@ def test_a_search_path_of_hydra(mine: Path) -> None:
         (["hydra.run.dri=x"], "unknown key 'hydra.run.dri'. Did you mean 'hydra.run.dir'?"),
         (["opt=[prune"], "cannot read the override opt=[prune: check its brackets"),
         (["cnn"], "'cnn' is not an override. Did you mean 'arch=cnn'?"),
-        (["xyz"], "'xyz' is not an override. Write key=value."),
+        (["xyz"], "'xyz' is not an override. Write key=value, without spaces."),
         (
             ["opt=prune,quantize"],
             "add -m to run them all, or write opt=[prune,quantize] for stages",

@@ -20,6 +20,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().read(argv)
     group, _, name = arguments.choice.lstrip("+").replace("=", "/", 1).partition("/")
     folders = catalog.config_folders(arguments.config_dir)
+    groups = catalog.groups(folders)
+    inside = [f"{each}/{group}" for each in groups if group in catalog.choices(each, folders)]
+    if not name and inside:
+        raise ConfigError(f"show needs GROUP/NAME. Did you mean '{inside[0]}'?")
     if not name:
         known = catalog.choices(group, folders)
         raise ConfigError(f"show needs GROUP/NAME; the choices of {group}: {', '.join(known)}")
