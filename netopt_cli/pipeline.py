@@ -86,15 +86,16 @@ class Pipeline:
             trainer = Trainer(self, label=f"0-{BASELINE}", name=BASELINE)
             network = trainer.fit(network, epochs=self.settings.epochs, restart=True)
             self._measure(network, trainer, stage=BASELINE, role="baseline", control=None)
-            budget = baseline = tuple(trainer.calls)
+            budget = tuple(trainer.calls)
+            is_first = True
             self._plain[budget] = (BASELINE, network.model.get_weights())
             for index, (name, stage) in enumerate(self._stages.items(), start=1):
                 self.reporter.say(f"stage {index} of {len(self._stages)}: {name}")
-                is_first = budget == baseline
                 trainer = Trainer(self, label=f"{index}-{name}", name=name, is_first=is_first)
                 network = stage(network, trainer)
                 self.record.save_model(trainer.label, network.model)
                 budget = _add(budget, trainer.calls)
+                is_first = is_first and not trainer.calls
                 control = self._control_of(budget, index, name) if self._control else None
                 self._measure(network, trainer, stage=name, role="stage", control=control)
         return self.record.rows

@@ -153,6 +153,20 @@ def test_quantizing_first_does_not_change_where_a_stage_starts(tmp_path: Path) -
     assert rows[2]["size_bytes"] < 0.5 * rows[0]["size_bytes"], "the recipe travels on"
 
 
+def test_a_stage_after_one_that_began_anew_goes_on_from_it(tmp_path: Path) -> None:
+    rows = run(
+        tmp_path, "opt=[regularize,distill]", "opt.distill.teacher=mlp", "opt.distill.epochs=1",
+        "opt.distill.teacher_epochs=1",
+    )  # fmt: skip
+    assert names(rows)[1:] == [
+        ("regularize", "stage", "baseline"),
+        ("distill", "control", "baseline"),
+        ("distill", "stage", "distill control"),
+    ]
+    first_loss = pd.read_csv(tmp_path / "history.csv").groupby("stage")["val_accuracy"].first()
+    assert first_loss["distill"] > first_loss["regularize"], "it did not start from new weights"
+
+
 def test_zeros_survive_rewrites(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=[prune,quantize_friendly,regularize]", "opt.prune.epochs=1",
