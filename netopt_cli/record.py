@@ -10,8 +10,6 @@ run that dies keeps what it had.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pandas as pd
 import tensorflow as tf
 
 from netopt_cli.environment import describe_environment, describe_git
@@ -134,11 +133,9 @@ class Record:
 
 
 def _csv(header: list[str], rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    # As objects: a column of integers with a gap would become one of floats.
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _rounded(value: Any) -> Any:
