@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import CONSOLE_SVG_FORMAT, Console
 
 from netopt_cli.tables import terminal
 
@@ -22,9 +23,11 @@ def main() -> None:
     options = parser.parse_args()
     record = json.loads((options.run / "record.json").read_text())
     command = " ".join(record["command"])
-    console = Console(record=True, width=125, file=io.StringIO())
+    console = Console(record=True, width=140, file=io.StringIO())
     console.print(terminal(record["rows"], "", console.width))
-    console.save_svg(str(options.picture), title=command)
+    # Without Rich's font from a server: a picture that opens offline, in the reader's own font.
+    template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    console.save_svg(str(options.picture), title=command, code_format=template)
 
 
 if __name__ == "__main__":
