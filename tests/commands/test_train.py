@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import CommandLine
 from omegaconf import DictConfig
 from user_configs import write_configs
 
@@ -303,7 +304,6 @@ def test_cfg_is_the_same_for_every_spelling(
         (["--cfg", "all", "seed=3"], "seed: 3"),
         (["--info", "defaults-tree"], "arch: cnn"),
         (["--info", "searchpath"], "Config search path"),
-        (["--hydra-help"], "Hydra"),
     ],
 )
 def test_what_hydra_shows(
@@ -313,6 +313,13 @@ def test_what_hydra_shows(
     assert some in capfd.readouterr().out
     assert experiment.calls == []
     assert not Path("runs").exists()
+
+
+def test_the_help_of_hydra(netopt: CommandLine) -> None:
+    # In a process of its own: Hydra sets logging up anew, which closes the streams of others.
+    done = netopt("train", "--hydra-help")
+    assert done.returncode == EXIT_OK
+    assert "Hydra" in done.stdout
 
 
 def test_flags_of_hydra_before_between_and_after(experiment: Stage) -> None:
