@@ -1,6 +1,7 @@
 """netopt as a user runs it: real processes, real trainings, real files."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -66,9 +67,18 @@ def test_a_sweep_leaves_a_complete_run_for_each_cell(netopt: CommandLine) -> Non
     assert (netopt.folder / "runs" / "latest").resolve() == cells[-1]
 
 
+LISTENING = """
+import signal, sys
+# A shell in the background would hand on that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from netopt_cli.app import main
+sys.exit(main())
+"""
+
+
 def test_a_control_c_keeps_the_record(netopt: CommandLine) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "netopt_cli.app", "train", *FAST, "train.epochs=100000"],
+        [sys.executable, "-c", LISTENING, "train", *FAST, "train.epochs=100000"],
         cwd=netopt.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
@@ -281,6 +291,8 @@ def test_bad_input_is_one_clear_message(
         pytest.skip("there is a GPU")
     monkeypatch.chdir(broken_files)
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    # Handlers of libraries hold the streams of earlier tests, which pytest has closed.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     before = set(broken_files.iterdir())
     assert main(["train", *words]) == 2
     out, err = capfd.readouterr()
