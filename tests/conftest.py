@@ -1,6 +1,7 @@
 """What several tests share: a tiny data set, and a way to call the command line."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ def blobs(count: int, seed: int) -> ArraySource:
     y = random.integers(0, 3, count).astype(np.int32)
     x = patterns[y] + random.normal(0, 20, (count, 4, 4, 1))
     return ArraySource(x.clip(0, 255).astype(np.uint8), y)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random weights every time, for tests that use Keras."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
