@@ -47,7 +47,8 @@ def _keep_freed_memory() -> None:
     """Lets glibc keep what is freed instead of giving it back to the system.
 
     A training step frees tensors of megabytes and asks for them again in the next step; without
-    this, their pages may be mapped and zeroed anew each time. Other C libraries are left as they are. Source: mallopt(3).
+    this, their pages may be mapped and zeroed anew each time. Other C libraries are left as they
+    are. Source: mallopt(3).
     """
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8
     if platform.libc_ver()[0] != "glibc":
