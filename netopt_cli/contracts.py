@@ -9,9 +9,11 @@ No TensorFlow is imported here: the configuration side uses these names too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from netopt_cli.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -41,6 +43,12 @@ class Modifier:
             steps already done.
         settles_at: Fraction of the training from which weights may be kept as the best ones; a
             pruning schedule is not finished before.
+        variables: Further variables that the optimizer trains with the model's own, by the
+            gradient of the whole loss and without weight decay: gates, scores.
+        substitute: (seed) -> pairs of a trainable weight of the model and the tensor that stands
+            for it in the forward pass of training. Gradients flow through the tensor to whatever
+            it was made of. `seed` is as in `transform_batch`. At inference the weight itself
+            counts. No two modifiers may substitute the same weight.
     """
 
     name: str
@@ -52,6 +60,8 @@ class Modifier:
     constrain: Callable[[], None] | None = None
     before_steps: Callable[[int, int], None] | None = None
     settles_at: float = 0.0
+    variables: tuple[keras.Variable, ...] = ()
+    substitute: Callable[[tf.Tensor], Sequence[tuple[keras.Variable, tf.Tensor]]] | None = None
 
 
 Keep = Callable[["keras.Model"], Modifier]
@@ -63,21 +73,35 @@ class ExportRecipe:
     """How the network becomes a file.
 
     Attributes:
-        scheme: `float32`, or `int8`: weights and activations, post-training, calibrated on
-            `calibration_samples` training samples.
+        scheme: `float32`, or `int8`: weights and activations, with the ranges of activations
+            seen on `calibration_samples` training samples.
+        trained_ranges: The network fake-quantizes itself: its own ranges count, and nothing is
+            calibrated.
     """
 
     scheme: Literal["float32", "int8"] = "float32"
     calibration_samples: int = 0
+    trained_ranges: bool = False
+
+
+Property = Literal["zeros", "codebook", "fake quantization", "shared weights"]
+"""What a stage has given to a network and a later stage could destroy."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model with what must travel with it through the stages."""
+    """A model with what must travel with it through the stages.
+
+    Attributes:
+        recipe: How it becomes a file.
+        keeps: What later training must not undo.
+        properties: What it has that a later stage could destroy: see `Preflight.refuse_after`.
+    """
 
     model: keras.Model
     recipe: ExportRecipe = field(default_factory=ExportRecipe)
     keeps: tuple[Keep, ...] = ()
+    properties: frozenset[Property] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -163,6 +187,15 @@ class Context(Protocol):
         """A trained teacher; trained once a run, and used as it is when `epochs` is 0."""
         ...
 
+    def rewound(self, epochs: int) -> Network:
+        """The run's own arch as it was after so many epochs of the baseline's training; 0 is the
+        start. Those epochs are trained again (same seed, same result), once a run."""
+        ...
+
+    def evaluate(self, model: keras.Model) -> float:
+        """The accuracy of a Keras model on the validation split."""
+        ...
+
     def note(self, message: str) -> None:
         """Prints a line for the user and keeps it in the record of the stage."""
         ...
@@ -170,25 +203,50 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is known before anything is trained, for `Checked.check`.
+    """What is known before anything is trained, for `Planned.plan`.
 
     Attributes:
-        network: The run's own network, not trained yet.
-        is_first: Whether it is the first stage of the pipeline.
+        stage: The name of the stage in `opt`.
+        network: The network that the stage will get, as far as the plans of the stages before it
+            tell: right in structure, not trained.
+        is_first: Whether no stage before it trains.
         build: Builds another network for the run's data.
+        made_by: The stage that gave the network each of its properties.
     """
 
+    stage: str
     network: Network
     is_first: bool
     build: Callable[[ArchBuilder], Network]
+    made_by: Mapping[Property, str] = field(default_factory=dict)
+
+    def refuse_after(self, given: Property, reason: str) -> None:
+        """Refuses an order of stages that would destroy what an earlier one made.
+
+        Args:
+            reason: What would happen, and the order that works.
+
+        Raises:
+            InputError: When the network has the property.
+        """
+        if given in self.network.properties:
+            raise InputError(
+                f"opt: '{self.stage}' cannot come after '{self.made_by[given]}': {reason}"
+            )
 
 
 @runtime_checkable
-class Checked(Protocol):
-    """A stage that can tell before the run that it will not work."""
+class Planned(Protocol):
+    """A stage that can tell before the run what will come of it, or that it will not work."""
 
-    def check(self, preflight: Preflight) -> None:
-        """Raises InputError; changes nothing."""
+    def plan(self, preflight: Preflight) -> Network:
+        """Returns what the stage will make of `preflight.network`, without training: with the
+        shapes, zeros, properties and recipe that it will have. Changes neither the network it is
+        given nor its model.
+
+        Raises:
+            InputError: The stage cannot work there; say why and what would.
+        """
         ...
 
 

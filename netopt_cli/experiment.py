@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from netopt_cli.components import build
-from netopt_cli.contracts import ArchBuilder, Checked, Network, Preflight
+from netopt_cli.contracts import ArchBuilder, Network
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import NetoptError
 from netopt_cli.pipeline import Pipeline
+from netopt_cli.planning import plan
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
 from netopt_cli.run_dir import LOG, point_latest
@@ -75,9 +76,7 @@ def run(
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
         network = _build(arch, data)
-        for index, stage in enumerate(stages.values()):
-            if isinstance(stage, Checked):
-                stage.check(Preflight(network, index == 0, lambda arch: _build(arch, data)))
+        plan(network, stages, lambda arch: _build(arch, data))
     _introduce(reporter, network, data, settings, list(stages))
 
     record = Record(

@@ -14,7 +14,7 @@ from netopt_cli.dataset import Dataset
 from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
-from netopt_cli.errors import DivergedError
+from netopt_cli.errors import DivergedError, InputError
 from netopt_cli.measure.measurement import export_network, measure
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
@@ -75,6 +75,7 @@ class Pipeline:
         self._control = control
         self._teachers: dict[str, keras.Model] = {}
         self._plain: dict[_Budget, tuple[str, list[np.ndarray]]] = {}
+        self._rewound: dict[int, list[np.ndarray]] = {}
 
     def run(self, network: Network) -> list[Row]:
         """Trains the baseline from `network`, applies every stage and returns the rows.
@@ -124,6 +125,24 @@ class Pipeline:
                 self.record.save_model("teachers", teacher, file)
             self._teachers[key] = teacher
         return self._teachers[key]
+
+    def rewound(self, epochs: int, trainer: Trainer) -> Network:
+        """The run's arch after the first `epochs` of the baseline's training."""
+        network = self.fresh()
+        if epochs and epochs not in self._rewound:
+            self.train(
+                network,
+                trainer,
+                epochs=self.settings.epochs,
+                title=f"{trainer.name} rewinding",
+                # The weights after the last of these epochs, not the best of them.
+                modifiers=[Modifier("last epoch", settles_at=1.0)],
+                stop_after=epochs,
+            )
+            self._rewound[epochs] = network.model.get_weights()
+        elif epochs:
+            network.model.set_weights(self._rewound[epochs])
+        return network
 
     def train(
         self,
@@ -295,13 +314,25 @@ class Trainer:
     def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
         before = self.seconds
         model = self._pipeline.teacher(arch, epochs, self)
-        _, accuracy = Evaluator(model, self.data, self.data.validation)()
+        accuracy = self.evaluate(model)
         cost = f", trained in {self.seconds - before:.1f} s" if self.seconds > before else ""
         self.note(
             f"teacher {model.name}: {model.count_params():,} parameters, "
             f"validation accuracy {accuracy:.2%}{cost}"
         )
         return model
+
+    def rewound(self, epochs: int) -> Network:
+        if not 0 <= epochs <= self.epochs:
+            raise InputError(
+                f"{self.name}: rewinding goes to an epoch of the baseline's training, 0 to "
+                f"{self.epochs}. Received: {epochs}"
+            )
+        return self._pipeline.rewound(epochs, self)
+
+    def evaluate(self, model: keras.Model) -> float:
+        _, accuracy = Evaluator(model, self.data, self.data.validation)()
+        return accuracy
 
     def note(self, message: str) -> None:
         self._pipeline.reporter.say(f"  {message}")

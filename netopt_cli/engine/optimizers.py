@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -62,9 +63,16 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(
-    settings: TrainSettings, model: keras.Model, total_steps: int
+    settings: TrainSettings,
+    model: keras.Model,
+    total_steps: int,
+    others: Sequence[keras.Variable] = (),
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimizer with its slots built for `model`; call it in the strategy's scope."""
+    """Returns the optimizer with its slots built; call it in the strategy's scope.
+
+    Args:
+        others: Variables that it trains besides those of the model, without weight decay.
+    """
     rate = Schedule(
         settings.schedule,
         settings.learning_rate,
@@ -87,9 +95,9 @@ def make_optimizer(
     else:
         optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(
-        var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
+        var_list=[*(v for v in model.trainable_variables if len(v.shape) < 2), *others]
     )
     if settings.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
+    optimizer.build([*model.trainable_variables, *others])
     return optimizer

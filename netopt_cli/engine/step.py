@@ -13,6 +13,7 @@ from netopt_cli.contracts import Modifier, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.feeds import Feed
 from netopt_cli.engine.replicas import clip_gradients
+from netopt_cli.errors import InputError
 
 TakeSteps = Callable[[Any, int, int, int], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 """(epoch's handle, first step of the epoch, number of steps, steps of earlier epochs) -> sum of the
@@ -34,7 +35,8 @@ def compile_steps(
     strategy = target.strategy
     replicas = strategy.num_replicas_in_sync
     local_replicas = replicas // target.workers
-    variables = model.trainable_variables
+    variables = [*model.trainable_variables, *(v for m in modifiers for v in m.variables)]
+    forward = _forward(model, modifiers)
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
     extra_losses = [m.extra_loss for m in modifiers if m.extra_loss is not None]
     constraints = [m.constrain for m in modifiers if m.constrain is not None]
@@ -52,13 +54,14 @@ def compile_steps(
         for index, transform in enumerate(transforms):
             x, y = transform(x, y, tf.stack([(seed + 7919 * (index + 1)) % 2**31, draw]))
         with tf.GradientTape() as tape:
-            logits = tf.cast(model(x, training=True), tf.float32)
+            logits, added_losses = forward(x, tf.stack([(seed + 104729) % 2**31, draw]))
+            logits = tf.cast(logits, tf.float32)
             task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
             loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
             for extra_loss in extra_losses:
                 loss += extra_loss(x, y, logits)
-            if model.losses:
-                loss += tf.add_n(model.losses)
+            if added_losses:
+                loss += tf.add_n(added_losses)
             scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
         if clip_norm is not None:
@@ -90,3 +93,39 @@ def compile_steps(
         return take_steps(handle, tf.constant(start), tf.constant(count), tf.constant(first))
 
     return call
+
+
+def _forward(
+    model: keras.Model, modifiers: Sequence[Modifier]
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
+    """(x, seed) -> the outputs in training and the losses that layers add.
+
+    Substituted weights take effect through Keras' stateless scope, which works for every layer.
+    What the layers would have assigned in it, as moving statistics, is assigned after it.
+    """
+    substitutes = [m.substitute for m in modifiers if m.substitute is not None]
+
+    def plain(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        outputs = model(x, training=True)
+        return outputs, model.losses
+
+    def substituted(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        pairs = [
+            pair
+            for index, substitute in enumerate(substitutes)
+            for pair in substitute(seed + tf.constant([7919 * index, 0]))
+        ]
+        if len({id(variable) for variable, _ in pairs}) < len(pairs):
+            names = ", ".join(m.name for m in modifiers if m.substitute is not None)
+            raise InputError(f"Several steps put their own tensor in place of one weight: {names}")
+        trained = model.trainable_variables
+        penalties = [v.regularizer(v.value) for v in trained if v.regularizer is not None]
+        with keras.StatelessScope(state_mapping=pairs, collect_losses=True) as scope:
+            outputs = model(x, training=True)
+        for variable in model.non_trainable_variables:
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
+        return outputs, [*penalties, *scope.losses]
+
+    return substituted if substitutes else plain

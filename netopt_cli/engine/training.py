@@ -187,7 +187,8 @@ class TrainingLoop:
         )
         self.total_steps = self._feed.steps * settings.epochs
         with target.strategy.scope():
-            self._optimizer = make_optimizer(settings, model, self.total_steps)
+            others = [variable for modifier in modifiers for variable in modifier.variables]
+            self._optimizer = make_optimizer(settings, model, self.total_steps, others)
         self._take_steps = compile_steps(
             model,
             data,

@@ -56,13 +56,14 @@ class Distill:
             restart=restart,
         )
 
-    def check(self, preflight: Preflight) -> None:
+    def plan(self, preflight: Preflight) -> Network:
         if self.start == "scratch" and not preflight.is_first:
             raise InputError(
                 "opt.distill.start=scratch would throw away what the stages before it made: "
                 "put it first, or use opt.distill.start=current"
             )
         preflight.build(self.teacher)
+        return preflight.network
 
 
 def _match(teacher: keras.Model, temperature: float, student_loss_weight: float) -> Modifier:

@@ -62,8 +62,9 @@ class Prune:
         )
         return replace(network, keeps=(*network.keeps, keep_zeros(list(chosen))))
 
-    def check(self, preflight: Preflight) -> None:
+    def plan(self, preflight: Preflight) -> Network:
         self._chosen(preflight.network.model)
+        return preflight.network
 
     def _chosen(self, model: keras.Model) -> dict[str, keras.Variable]:
         everything = kernels(model)

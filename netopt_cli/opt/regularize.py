@@ -64,12 +64,13 @@ class Regularize:
             restart=restart,
         )
 
-    def check(self, preflight: Preflight) -> None:
+    def plan(self, preflight: Preflight) -> Network:
         if self.start == "scratch" and not preflight.is_first:
             raise InputError(
                 "opt.regularize.start=scratch would throw away what the stages before it made: "
                 "put it first, or use opt.regularize.start=current"
             )
+        return preflight.network
 
     def _modifiers(self, model: keras.Model) -> list[Modifier]:
         modifiers = []

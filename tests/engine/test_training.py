@@ -11,7 +11,7 @@ from netopt_cli.contracts import Modifier
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
-from netopt_cli.errors import ConfigError, DivergedError
+from netopt_cli.errors import ConfigError, DivergedError, InputError
 from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
 
@@ -210,3 +210,31 @@ def test_a_split_smaller_than_the_batch_is_one_batch(data: Dataset) -> None:
 def test_settings_that_contradict_each_other(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainSettings(**options)
+
+
+def test_a_substituted_weight_counts_and_its_own_variables_learn(data: Dataset) -> None:
+    """Gates, half open at first, on the weights of a layer; the rest is as always."""
+    model = network(normalize=True)
+    before = [v.numpy() for v in model.variables]
+    kernel = model.trainable_variables[0]
+    with cpu.build().strategy.scope():
+        gate = keras.Variable(np.full(kernel.shape, 0.5, np.float32), name="gate")
+    modifier = Modifier(
+        "gate", variables=(gate,), substitute=lambda seed: [(kernel, kernel.value * gate.value)]
+    )
+    train(model, data, modifiers=[modifier], epochs=1)
+    assert np.abs(gate.numpy() - 0.5).max() > 0
+    moved = {
+        variable.path.rpartition("/")[2]
+        for variable, old in zip(model.variables, before, strict=True)
+        if not np.array_equal(variable.numpy(), old)
+    }
+    assert moved >= {"kernel", "gamma", "moving_mean", "moving_variance", "seed_generator_state"}
+
+
+def test_two_substitutes_of_one_weight_are_refused(data: Dataset) -> None:
+    model = network()
+    kernel = model.trainable_variables[0]
+    twice = [Modifier(n, substitute=lambda seed: [(kernel, kernel.value * 1.0)]) for n in "ab"]
+    with pytest.raises(InputError, match="in place of one weight: a, b"):
+        train(model, data, modifiers=twice, epochs=1)

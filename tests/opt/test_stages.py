@@ -1,17 +1,13 @@
 """What each stage does to a network, with real trainings of a tiny one."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stage_bench import Bench, apply, build
 
-from netopt_cli.contracts import ArchBuilder, Modifier, Network
+from netopt_cli.contracts import ArchBuilder
 from netopt_cli.dataset import Dataset
-from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import InputError
 from netopt_cli.graph.kernels import kernels, sparsity_of
 from netopt_cli.opt.distill import Distill
@@ -19,82 +15,6 @@ from netopt_cli.opt.prune import Prune
 from netopt_cli.opt.quantize import Quantize
 from netopt_cli.opt.quantize_friendly import QuantizeFriendly
 from netopt_cli.opt.regularize import Regularize
-from netopt_cli.progress import SilentReporter
-from netopt_cli.target import cpu
-
-
-def build(shape: tuple[int, ...], classes: int, units: int = 24) -> keras.Model:
-    inputs = keras.Input(shape, name="input")
-    x = keras.layers.Flatten(name="flatten")(inputs)
-    x = keras.layers.Dense(units, activation="relu", name="dense_1")(x)
-    x = keras.layers.Dense(units, activation="relu", name="dense_2")(x)
-    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x), name="tiny")
-
-
-class Bench:
-    """A context for one stage alone."""
-
-    def __init__(self, data: Dataset, *, is_first: bool = True, epochs: int = 4) -> None:
-        self.data = data
-        self.seed = 0
-        self.epochs = epochs
-        self.is_first = is_first
-        self.notes: list[str] = []
-        self.results: list[FitResult] = []
-        self.restarts: list[bool] = []
-        self.weight_decays: list[float | None] = []
-
-    def fit(
-        self,
-        network: Network,
-        *,
-        epochs: int,
-        learning_rate: float | None = None,
-        weight_decay: float | None = None,
-        modifiers: Sequence[Modifier] = (),
-        restart: bool = False,
-    ) -> Network:
-        settings = TrainSettings(
-            epochs=epochs, batch_size=20, learning_rate=learning_rate or 0.01, steps_per_call=5
-        )
-        kept = [keep(network.model) for keep in network.keeps]
-        self.restarts.append(restart)
-        self.weight_decays.append(weight_decay)
-        self.results.append(
-            fit(
-                network.model, self.data, replace(settings, weight_decay=weight_decay or 0.0),
-                target=cpu.build(), seed=0, modifiers=[*modifiers, *kept],
-                observer=SilentReporter(), stage="stage",
-            )
-        )  # fmt: skip
-        return network
-
-    def build(self, arch: ArchBuilder) -> Network:
-        keras.utils.set_random_seed(0)
-        with cpu.build().strategy.scope():
-            return Network(arch(shape=self.data.shape, classes=self.data.classes))
-
-    def fresh(self) -> Network:
-        return self.build(build)
-
-    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
-        keras.utils.set_random_seed(1)
-        with cpu.build().strategy.scope():
-            network = Network(arch(shape=self.data.shape, classes=self.data.classes))
-        return self.fit(network, epochs=epochs).model if epochs else network.model
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-
-@pytest.fixture
-def bench(blobs_data: Dataset) -> Bench:
-    return Bench(blobs_data)
-
-
-def apply(stage, network: Network, bench: Bench) -> Network:
-    with cpu.build().strategy.scope():
-        return stage(network, bench)
 
 
 @pytest.mark.parametrize("scope", ["global", "layerwise"])
