@@ -58,7 +58,10 @@ def to_litert(
 
     Args:
         calibration: Yields normalized samples, float32 (1, *shape). Needed for `int8`: they fix the
-            ranges of the activations (Jacob et al., 2018, arXiv:1712.05877).
+            ranges of the activations (Jacob et al., 2018, arXiv:1712.05877). Not read with
+            `recipe.trained_ranges`: the fake-quantization operations of the graph hold the ranges.
+            (Per-channel ranges of a kernel convert in convolutions, a dense layer's do not: the
+            converter fails on the transposition, so give it one range or make it a convolution.)
 
     Returns:
         The flatbuffer. Input and output are float32, or for `int8` quantized int8.
@@ -69,16 +72,17 @@ def to_litert(
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.frozen])
     if recipe.scheme == "int8":
-        samples = list(calibration or ())
-        if not samples:
-            raise ConfigError(
-                "calibration_samples must be at least 1 to export int8. "
-                f"Received: calibration_samples={recipe.calibration_samples}"
-            )
         _refuse_loops(graph)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([sample] for sample in samples)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if not recipe.trained_ranges:
+            samples = list(calibration or ())
+            if not samples:
+                raise ConfigError(
+                    "calibration_samples must be at least 1 to export int8. "
+                    f"Received: calibration_samples={recipe.calibration_samples}"
+                )
+            converter.representative_dataset = lambda: ([sample] for sample in samples)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     try:

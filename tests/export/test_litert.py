@@ -65,6 +65,32 @@ def test_int8_file_is_integer_from_input_to_output_and_close():
     assert np.abs(actual - expected).max() < 0.1 * np.ptp(expected)
 
 
+def test_trained_ranges_give_integers_without_calibration():
+    def faked(low, high):
+        return Apply(lambda x: tf.quantization.fake_quant_with_min_max_vars(x, low, high))
+
+    class FakeQuantizedConv(keras.layers.Conv2D):
+        def call(self, x):
+            limit = tf.reduce_max(tf.abs(self.kernel), axis=[0, 1, 2])
+            kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+                self.kernel, -limit, limit, narrow_range=True
+            )
+            return tf.nn.conv2d(x, kernel, 1, "VALID") + self.bias
+
+    inputs = keras.Input(SHAPE)
+    outputs = faked(-6.0, 6.0)(FakeQuantizedConv(3, 8)(faked(-2.0, 2.0)(inputs)))
+    model = keras.Model(inputs, keras.layers.Reshape((3,))(outputs))
+    content = to_litert(freeze(model), ExportRecipe("int8", trained_ranges=True))
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    assert not any(t["dtype"] == np.float32 for t in interpreter.get_tensor_details())
+    (details,) = interpreter.get_input_details()
+    assert details["quantization"][0] == pytest.approx(4.0 / 255)
+    actual = next(LitertRunner(content, Timing()).logits([X]))
+    one_step = 12.0 / 255
+    np.testing.assert_allclose(actual, model(X), atol=1.01 * one_step)
+
+
 def test_export_is_reproducible():
     graph = freeze(small_net())
     recipe = ExportRecipe("int8", len(X))
