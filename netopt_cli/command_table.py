@@ -40,6 +40,10 @@ COMMANDS = {
         "netopt_cli.commands.show_choice",
         "Show the YAML of a choice, with its comments.",
     ),
+    "unpack": Command(
+        "netopt_cli.commands.unpack",
+        "Rebuild the .tflite file that a packed file was made of.",
+    ),
     "doctor": Command(
         "netopt_cli.commands.doctor",
         "Show versions, devices, threads, and what is missing for what.",

@@ -224,6 +224,7 @@ class Pipeline:
         measurement = measure(network, self.data, self.target.timing, file, frozen)
         self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
+        self.record.save_file(label, figures.pop("packed"), "model.packed")
         self.record.stage_fact(label, "measurement", figures.pop("details"))
         row |= figures | {"train_seconds": round(trainer.seconds, 3)}
         self.record.add_row(row)

@@ -20,6 +20,7 @@ COLUMNS = (
     "macs",
     "size_bytes",
     "size_gzip_bytes",
+    "size_packed_bytes",
     "latency_ms_median",
     "latency_ms_p90",
     "peak_memory_bytes",
@@ -55,6 +56,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "sparsity": lambda row: f"{100 * row['sparsity']:.1f} %",
     "file": lambda row: bytes_text(row["size_bytes"]),
     "gzip": lambda row: bytes_text(row["size_gzip_bytes"]),
+    "packed": lambda row: bytes_text(row["size_packed_bytes"]),
     "latency": lambda row: f"{row['latency_ms_median']:.4f} ms",
     "MACs": lambda row: "unknown" if row["macs"] is None else count_text(row["macs"]),
     "params": lambda row: count_text(row["params"]),
@@ -62,7 +64,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "training": lambda row: f"{row['train_seconds']:.1f} s",
     "compared with": lambda row: row["control"] or "",
 }
-_DISPENSABLE = ("memory", "params", "gzip", "training", "MACs", "compared with")
+_DISPENSABLE = ("memory", "params", "gzip", "training", "MACs", "compared with", "packed")
 """What a narrow terminal does without, in this order."""
 
 
@@ -81,10 +83,11 @@ def cells(rows: list[Row]) -> dict[str, list[str]]:
 def terminal(rows: list[Row], title: str, width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
     columns = cells(rows)
-    for name in _DISPENSABLE:
-        if sum(max(map(len, [name, *texts])) + 2 for texts in columns.values()) <= width:
+    for dispensable in _DISPENSABLE:
+        # Two spaces around a text, and one between columns.
+        if sum(max(map(len, [name, *texts])) + 3 for name, texts in columns.items()) <= width + 1:
             break
-        del columns[name]
+        del columns[dispensable]
     table = Table(
         title=title,
         title_justify="left",

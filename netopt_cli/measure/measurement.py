@@ -17,6 +17,7 @@ import numpy as np
 from netopt_cli.contracts import Network, Timing
 from netopt_cli.dataset import Dataset
 from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
+from netopt_cli.export.packed import pack
 from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.parity import PARITY_SAMPLES, check_parity
@@ -28,7 +29,8 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Measurement:
-    """The numbers of one network: the fields but `details` are columns of `metrics.csv`.
+    """The numbers of one network: the fields but `details` and `packed` are columns of
+    `metrics.csv`.
 
     Attributes:
         accuracy: Of the file, on the test split.
@@ -39,11 +41,13 @@ class Measurement:
         macs: Multiply-accumulates of one inference; None when `details` lists some as uncounted.
         size_bytes: Of the file.
         size_gzip_bytes: Of the file in gzip, level 9.
+        size_packed_bytes: Of `packed`.
         latency_ms_median: Of one inference at batch 1.
         latency_ms_p90: Its 90th percentile.
         peak_memory_bytes: Growth of the memory of the process that timed the file.
         parity_max_abs: Largest difference of logits between the Keras model and the file.
         details: What the record keeps besides: the layers, and how each number was measured.
+        packed: The file recoded by `export.packed`.
     """
 
     accuracy: float
@@ -54,11 +58,13 @@ class Measurement:
     macs: int | None
     size_bytes: int
     size_gzip_bytes: int
+    size_packed_bytes: int
     latency_ms_median: float
     latency_ms_p90: float
     peak_memory_bytes: int
     parity_max_abs: float
     details: dict[str, Any] = field(repr=False)
+    packed: bytes = field(repr=False)
 
 
 def export_network(network: Network, data: Dataset, seed: int = 0) -> tuple[FrozenGraph, bytes]:
@@ -103,6 +109,7 @@ def measure(
     weights = read_file_weights(content)
     layers = _layers(network.model, weights)
     macs = count_macs(graph.traced.graph)
+    packed = pack(content)
     return Measurement(
         accuracy=accuracy,
         loss=loss,
@@ -112,6 +119,7 @@ def measure(
         macs=macs.total,
         size_bytes=len(content),
         size_gzip_bytes=gzip_size(content),
+        size_packed_bytes=len(packed),
         latency_ms_median=timed.latency_ms_median,
         latency_ms_p90=timed.latency_ms_p90,
         peak_memory_bytes=timed.peak_memory_bytes,
@@ -129,6 +137,7 @@ def measure(
             "warmup_runs": timed.warmup_runs,
             "timed_runs": timed.timed_runs,
         },
+        packed=packed,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from netopt_cli.contracts import ExportRecipe, Network, Timing
 from netopt_cli.errors import ParityError
+from netopt_cli.export.packed import unpack
 from netopt_cli.measure.measurement import Measurement, export_network, gzip_size, measure
 
 TIMING = Timing(warmup_runs=5, timed_runs=30)
@@ -19,6 +20,7 @@ COLUMNS = [
     "macs",
     "size_bytes",
     "size_gzip_bytes",
+    "size_packed_bytes",
     "latency_ms_median",
     "latency_ms_p90",
     "peak_memory_bytes",
@@ -40,7 +42,7 @@ def measured(request, model, data, tmp_path_factory):
 
 
 def test_the_fields_are_the_columns():
-    assert [field.name for field in dataclasses.fields(Measurement)] == [*COLUMNS, "details"]
+    assert [field.name for field in dataclasses.fields(Measurement)] == [*COLUMNS, "details", "packed"]
 
 
 def test_what_is_known_by_hand(measured):
@@ -50,6 +52,8 @@ def test_what_is_known_by_hand(measured):
     assert measurement.macs == 36 * 6 * 9 + 54 * 16 + 16 * 4
     assert measurement.size_bytes == len(content)
     assert measurement.size_gzip_bytes == gzip_size(content) < len(content)
+    assert measurement.size_packed_bytes == len(measurement.packed)
+    assert unpack(measurement.packed) == content
     assert 0 < measurement.latency_ms_median <= measurement.latency_ms_p90
     assert measurement.peak_memory_bytes > 0
     assert 0 <= measurement.sparsity < 0.1
