@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -67,6 +67,14 @@ class Measurement:
     packed: bytes = field(repr=False)
 
 
+class Runner(Protocol):
+    """A file that its runtime has loaded."""
+
+    def logits(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """float32 (n, *shape) -> float32 logits (n, classes), for each batch."""
+        ...
+
+
 def export_network(network: Network, data: Dataset, seed: int = 0) -> tuple[FrozenGraph, bytes]:
     """Exports to LiteRT by the network's own recipe.
 
@@ -77,7 +85,7 @@ def export_network(network: Network, data: Dataset, seed: int = 0) -> tuple[Froz
         ConfigError, RunError: See `export.litert.to_litert`.
     """
     graph = freeze(network.model)
-    calibration = _calibration_samples(data, network.recipe.calibration_samples, seed)
+    calibration = calibration_samples(network, data, seed)
     return graph, to_litert(graph, network.recipe, calibration)
 
 
@@ -103,9 +111,9 @@ def measure(
     """
     content = file.read_bytes()
     runner = LitertRunner(content, timing, workers or os.cpu_count() or 1)
-    parity = _parity(network, data, runner)
+    parity = compare(network, data, runner, network.recipe.scheme)
     timed = probe(file, timing)
-    accuracy, loss = _score(runner, data)
+    accuracy, loss = score(runner, data)
     weights = read_file_weights(content)
     layers = _layers(network.model, weights)
     macs = count_macs(graph.traced.graph)
@@ -146,15 +154,24 @@ def gzip_size(content: bytes) -> int:
     return len(gzip.compress(content, compresslevel=9, mtime=0))
 
 
-def _calibration_samples(data: Dataset, samples: int, seed: int) -> Iterator[np.ndarray]:
+def calibration_samples(network: Network, data: Dataset, seed: int) -> Iterator[np.ndarray]:
+    """Yields as many normalized training samples as the network's recipe asks for, float32
+    (1, *shape); the seed chooses them."""
+    samples = network.recipe.calibration_samples
     chosen = np.random.default_rng(seed).permutation(len(data.train))[:samples]
     if len(chosen):
         for x, _ in data.normalized_batches(data.train.take(chosen), 1):
             yield x
 
 
-def _parity(network: Network, data: Dataset, runner: LitertRunner) -> dict[str, Any]:
-    """The parity of the file, with the accuracy of both on its samples."""
+def compare(
+    network: Network, data: Dataset, runner: Runner, scheme: Literal["float32", "int8"]
+) -> dict[str, Any]:
+    """The parity of a file with its network, with the accuracy of both on its samples.
+
+    Raises:
+        ParityError: They differ by more than files of `scheme` may.
+    """
     count = min(PARITY_SAMPLES, len(data.validation))
     # Spread over the split: files of an image folder come class by class.
     spread = np.linspace(0, len(data.validation) - 1, count).astype(int)
@@ -163,7 +180,7 @@ def _parity(network: Network, data: Dataset, runner: LitertRunner) -> dict[str, 
     expected = np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
     actual = np.concatenate(list(runner.logits(x for x, _ in batches)))
     labels = np.concatenate([y for _, y in batches])
-    parity = check_parity(network.recipe.scheme, expected, actual)
+    parity = check_parity(scheme, expected, actual)
     return {
         "max_abs": parity.max_abs,
         "tolerance": parity.tolerance,
@@ -173,7 +190,7 @@ def _parity(network: Network, data: Dataset, runner: LitertRunner) -> dict[str, 
     }
 
 
-def _score(runner: LitertRunner, data: Dataset) -> tuple[float, float]:
+def score(runner: Runner, data: Dataset) -> tuple[float, float]:
     """Accuracy and mean cross-entropy on the test split, in one pass."""
     correct, cross_entropy = 0, 0.0
     for x, y in data.normalized_batches(data.test, _BATCH):

@@ -1,27 +1,36 @@
 """Latency and memory of an exported file, measured in a fresh process that holds nothing else.
 
 `probe` starts `python -m netopt_cli.measure.probe FILE` and reads the JSON that it prints. The
-process imports NumPy and LiteRT but not TensorFlow, whose threads and memory would be measured too.
+process imports NumPy and the runtime of the file's format; for a LiteRT or ONNX file not
+TensorFlow, whose threads and memory would be measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from netopt_cli.contracts import Timing
 from netopt_cli.errors import RunError
-from netopt_cli.measure.runtime import open_interpreter
+from netopt_cli.export.formats import FORMATS, Format
+
+_RUNTIMES: dict[Format, str] = {
+    "litert": "netopt_cli.measure.runtime",
+    "onnx": "netopt_cli.measure.onnx_runtime",
+    "saved_model": "netopt_cli.measure.saved_model_runtime",
+}
+"""The module whose `prepare` loads a file of the format: imported in the process alone."""
 
 TIMEOUT_S = 300.0
 _WARMUP_S = 0.3
@@ -35,7 +44,7 @@ class Probe:
     """What the process measured.
 
     Attributes:
-        latency_ms_median: Of one `invoke` at batch 1, without copying the input and the output.
+        latency_ms_median: Of one inference at batch 1, without copying the input and the output.
         latency_ms_p90: Its 90th percentile.
         peak_memory_bytes: From just before the file is loaded to the peak of the resident memory:
             weights, activations, and what the runtime touches of itself.
@@ -50,14 +59,15 @@ class Probe:
     timed_runs: int
 
 
-def probe(file: Path, timing: Timing) -> Probe:
-    """Measures `file` in a new process.
+def probe(file: Path, timing: Timing, format_: Format = "litert") -> Probe:
+    """Measures `file`, or the directory of a SavedModel, in a new process.
 
     Raises:
         RunError: The process failed or took more than five minutes.
     """
     package_parent = Path(__file__).parents[2]
     command = [sys.executable, "-m", "netopt_cli.measure.probe", str(file.resolve())]
+    command += ["--format", format_]
     for name, value in asdict(timing).items():
         command += [f"--{name}", str(value)]
     try:
@@ -81,21 +91,24 @@ def main(arguments: list[str]) -> None:
     """Prints the `Probe` of a file as JSON."""
     parser = argparse.ArgumentParser(prog="python -m netopt_cli.measure.probe")
     parser.add_argument("file", type=Path)
+    parser.add_argument("--format", choices=FORMATS, default="litert")
     parser.add_argument("--device", default=Timing.device)
     parser.add_argument("--threads", type=int, default=Timing.threads)
     parser.add_argument("--warmup_runs", type=int, default=Timing.warmup_runs)
     parser.add_argument("--timed_runs", type=int, default=Timing.timed_runs)
     options = vars(parser.parse_args(arguments))
-    print(json.dumps(asdict(_measure(options.pop("file"), Timing(**options)))))
+    file, format_ = options.pop("file"), options.pop("format")
+    print(json.dumps(asdict(_measure(file, Timing(**options), format_))))
 
 
-def _measure(file: Path, timing: Timing) -> Probe:
-    random = np.random.default_rng(0)  # before memory is looked at: it loads a module
+def _measure(file: Path, timing: Timing, format_: Format = "litert") -> Probe:
+    # Before memory is looked at: both load modules.
+    runtime = importlib.import_module(_RUNTIMES[format_])
+    random = np.random.default_rng(0)
     before = _start_of_peak()
-    interpreter = open_interpreter(file, timing)
-    _fill_input(interpreter, random)
-    warmup = _time_runs(interpreter, timing.warmup_runs, _LEAST_WARMUP_RUNS, _WARMUP_S)
-    timed = _time_runs(interpreter, timing.timed_runs, _LEAST_TIMED_RUNS, _TIMED_S)
+    infer = runtime.prepare(file, timing, random)
+    warmup = _time_runs(infer, timing.warmup_runs, _LEAST_WARMUP_RUNS, _WARMUP_S)
+    timed = _time_runs(infer, timing.timed_runs, _LEAST_TIMED_RUNS, _TIMED_S)
     peak = _peak_resident_bytes()
     return Probe(
         latency_ms_median=float(np.median(timed)),
@@ -106,16 +119,9 @@ def _measure(file: Path, timing: Timing) -> Probe:
     )
 
 
-def _fill_input(interpreter: Any, random: np.random.Generator) -> None:
-    (tensor,) = interpreter.get_input_details()
-    scale, zero_point = tensor["quantization"]
-    x = random.standard_normal(tensor["shape"], np.float32)
-    if scale != 0.0:
-        x = np.clip(x / scale + zero_point, -128, 127)
-    interpreter.set_tensor(tensor["index"], x.astype(tensor["dtype"]))
-
-
-def _time_runs(interpreter: Any, runs: int, least_runs: int, seconds: float) -> list[float]:
+def _time_runs(
+    infer: Callable[[], object], runs: int, least_runs: int, seconds: float
+) -> list[float]:
     """Milliseconds of each of `runs` inferences; ends early after `seconds` and `least_runs`."""
     milliseconds: list[float] = []
     end = time.perf_counter() + seconds
@@ -123,7 +129,7 @@ def _time_runs(interpreter: Any, runs: int, least_runs: int, seconds: float) -> 
         if len(milliseconds) >= least_runs and time.perf_counter() > end:
             break
         start = time.perf_counter_ns()
-        interpreter.invoke()
+        infer()
         milliseconds.append((time.perf_counter_ns() - start) / 1e6)
     return milliseconds
 
