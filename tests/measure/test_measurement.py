@@ -42,7 +42,8 @@ def measured(request, model, data, tmp_path_factory):
 
 
 def test_the_fields_are_the_columns():
-    assert [field.name for field in dataclasses.fields(Measurement)] == [*COLUMNS, "details", "packed"]
+    names = [field.name for field in dataclasses.fields(Measurement)]
+    assert names == [*COLUMNS, "details", "packed"]
 
 
 def test_what_is_known_by_hand(measured):

@@ -1,0 +1,143 @@
+"""Codebooks on the line, and holding weights to them."""
+
+from itertools import pairwise
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from netopt_cli.graph.clustering import codebook, keep_codebook, share, shareable
+
+INITIALIZATIONS = ["linear", "density", "kmeans++"]
+FLOATS = st.floats(-100, 100, width=32)
+
+
+def error(values: np.ndarray, centroids: np.ndarray) -> float:
+    return float(np.square(values[:, None].astype(float) - centroids).min(axis=1).mean())
+
+
+@given(
+    npst.arrays(np.float32, st.integers(1, 60), elements=FLOATS),
+    st.integers(2, 9),
+    st.sampled_from(INITIALIZATIONS),
+)
+def test_a_codebook_is_a_fixed_point_of_lloyds_algorithm(values, clusters, initialization):
+    found = codebook(values, clusters, initialization=initialization, seed=0)
+    assert 1 <= len(found) <= clusters and (np.diff(found) > 0).all()
+    assert values.min() <= found[0] and found[-1] <= values.max()
+    nearest = np.abs(values[:, None].astype(float) - found).argmin(axis=1)
+    for index, centroid in enumerate(found):
+        members = values[nearest == index]
+        if len(members):
+            assert centroid == pytest.approx(members.mean(dtype=float), abs=1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_well_separated_values_are_found(initialization):
+    random = np.random.default_rng(0)
+    centers = np.array([-3, -1, 0.5, 2], np.float32)
+    values = random.choice(centers, 4000) + random.normal(0, 0.02, 4000).astype(np.float32)
+    found = codebook(values, 4, initialization=initialization, seed=0)
+    np.testing.assert_allclose(found, centers, atol=0.01)
+    again = codebook(values, 4, initialization=initialization, seed=0)
+    np.testing.assert_array_equal(found, again)
+
+
+def test_more_values_stand_for_the_weights_better():
+    values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    errors = [error(values, codebook(values, n, initialization="linear", seed=0)) for n in
+              (2, 4, 8, 16)]  # fmt: skip
+    assert all(few > 3 * many for few, many in pairwise(errors))
+    # Max (1960), table I: the least error of 8 values for a Gaussian.
+    assert errors[2] == pytest.approx(0.03454, rel=0.03)
+
+
+def network(*, biases: bool = True) -> keras.Model:
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(9, use_bias=biases, bias_initializer="normal", name="first")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(4, name="second")(x))
+
+
+def test_biases_are_shared_when_asked_for():
+    model = network()
+    assert list(shareable(model, biases=False)) == ["first/kernel", "second/kernel"]
+    assert set(shareable(model, biases=True)) == {
+        "first/kernel", "first/bias", "second/kernel", "second/bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("preserve_zeros", [True, False])
+def test_sharing_counts_zero_among_its_values(preserve_zeros):
+    model = network()
+    kernel = model.get_layer("first").kernel
+    weights = kernel.numpy()
+    weights[:3] = 0
+    kernel.assign(weights)
+    share([kernel], 5, preserve_zeros=preserve_zeros, initialization="linear", seed=0)
+    shared = kernel.numpy()
+    assert len(np.unique(shared)) <= 5
+    if preserve_zeros:
+        np.testing.assert_array_equal(shared == 0, weights == 0)
+    assert np.abs(shared - weights).max() < 0.35 * np.ptp(weights)
+    assert not (shared.view(np.uint32) & 0xFFFF).any(), "values are bfloat16"
+
+
+def test_a_layer_of_zeros_stays():
+    model = network()
+    kernel = model.get_layer("first").kernel
+    kernel.assign(np.zeros(kernel.shape))
+    share([kernel], 4, preserve_zeros=True, initialization="linear", seed=0)
+    assert not kernel.numpy().any()
+
+
+def test_equal_weights_take_the_mean_step_and_stay_equal():
+    model = network()
+    first = model.get_layer("first")
+    together = [first.kernel, first.bias]
+    share(together, 4, preserve_zeros=False, initialization="linear", seed=0)
+    before = [v.numpy() for v in together]
+    values = np.unique(np.concatenate([w.ravel() for w in before]))
+    constrain = keep_codebook([["first/kernel", "first/bias", "gone/kernel"], ["gone"]])(
+        model
+    ).constrain
+    random = np.random.default_rng(0)
+    steps = [random.normal(0, 0.1, w.shape).astype(np.float32) for w in before]
+    for variable, step in zip(together, steps, strict=True):
+        variable.assign(variable + step)
+    constrain()
+    for value in values:
+        members = [w == value for w in before]
+        step = np.concatenate([s[m] for s, m in zip(steps, members, strict=True)]).mean()
+        after = np.unique(
+            np.concatenate([v.numpy()[m] for v, m in zip(together, members, strict=True)])
+        )
+        assert after == pytest.approx([value + step], rel=0.005, abs=1e-4)
+
+
+def test_steps_smaller_than_the_rounding_add_up():
+    model = network()
+    kernel = model.get_layer("first").kernel
+    kernel.assign(np.ones(kernel.shape))
+    constrain = keep_codebook([["first/kernel"]])(model).constrain
+    for _ in range(200):
+        kernel.assign(kernel + 1e-4)
+        constrain()
+    np.testing.assert_allclose(kernel.numpy(), 1.02, atol=0.005)
+
+
+def test_what_another_constraint_zeroes_stays_zero_and_moves_no_value():
+    model = network()
+    kernel = model.get_layer("first").kernel
+    weights = np.where(np.arange(54).reshape(6, 9) % 2, 0.5, -0.25).astype(np.float32)
+    kernel.assign(weights)
+    constrain = keep_codebook([["first/kernel"]])(model).constrain
+    weights[:2] = 0
+    kernel.assign(weights)
+    constrain()
+    np.testing.assert_array_equal(kernel.numpy(), weights)
+    kernel.assign(np.where(weights == 0, weights, weights + 0.125))
+    constrain()
+    np.testing.assert_array_equal(kernel.numpy(), np.where(weights == 0, 0, weights + 0.125))

@@ -1,0 +1,95 @@
+"""`opt=cluster`: the codebook is reached, trained, and held by what comes after."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stage_bench import Bench, apply, build
+
+from netopt_cli.contracts import Network, Preflight
+from netopt_cli.errors import InputError
+from netopt_cli.graph.clustering import shareable
+from netopt_cli.graph.kernels import kernels
+from netopt_cli.opt.cluster import Cluster
+from netopt_cli.opt.distill import Distill
+from netopt_cli.opt.prune import Prune
+
+
+def distinct(network: Network, *, biases: bool = False) -> set[float]:
+    found = shareable(network.model, biases=biases).values()
+    return set(np.concatenate([v.numpy().ravel() for v in found]).tolist())
+
+
+def preflight(network: Network, **made_by: str) -> Preflight:
+    return Preflight("cluster", network, False, build=None, made_by=made_by)
+
+
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_codebook_has_as_many_values_as_said(bench: Bench, scope: str, biases: bool) -> None:
+    stage = Cluster(clusters=6, scope=scope, include_biases=biases, epochs=2)
+    network = apply(stage, bench.fit(bench.fresh(), epochs=2), bench)
+    for layer in ("dense_1", "dense_2", "logits"):
+        weights = [v.numpy().ravel() for v in network.model.get_layer(layer).weights]
+        assert len(np.unique(np.concatenate(weights if biases else weights[:1]))) <= 6
+    assert (len(distinct(network, biases=biases)) <= 6) == (scope == "global")
+    assert "codebook" in network.properties
+    assert "dense_1/kernel 6" in bench.notes[-1]
+
+
+def test_training_moves_the_values_and_recovers(bench: Bench) -> None:
+    network = bench.fit(bench.fresh(), epochs=6)
+    before = bench.results[-1].val_accuracy
+    untrained = distinct(apply(Cluster(clusters=4, epochs=0), network, bench))
+    assert len(bench.results) == 1
+    trained = apply(Cluster(clusters=4, epochs=3), network, bench)
+    assert distinct(trained) != untrained
+    assert bench.results[-1].val_accuracy >= before - 0.05
+
+
+@pytest.mark.parametrize("preserve_zeros", [None, True])
+def test_zeros_and_codebook_survive_what_follows(bench: Bench, preserve_zeros: bool) -> None:
+    network = apply(Prune(sparsity=0.7, epochs=2), bench.fresh(), bench)
+    network = replace(network, properties=network.properties | {"zeros"})
+    zeros = {path: v.numpy() == 0 for path, v in kernels(network.model).items()}
+    network = apply(
+        Cluster(clusters=5, preserve_zeros=preserve_zeros, scope="global", epochs=2), network, bench
+    )
+    network = apply(Distill(teacher=build, epochs=2, start="current"), network, bench)
+    for path, variable in kernels(network.model).items():
+        np.testing.assert_array_equal(variable.numpy() == 0, zeros[path])
+    assert len(distinct(network)) <= 5
+
+
+def test_pruning_after_clustering_holds_both(bench: Bench) -> None:
+    network = apply(Cluster(clusters=8, scope="global", epochs=1), bench.fresh(), bench)
+    network = apply(Prune(sparsity=0.6, epochs=2), network, bench)
+    values = np.concatenate([v.numpy().ravel() for v in kernels(network.model).values()])
+    assert np.mean(values == 0) == pytest.approx(0.6, abs=0.01)
+    assert len(np.unique(values)) <= 9
+
+
+def test_the_excluded_keep_their_values(bench: Bench) -> None:
+    network = apply(Cluster(clusters=3, exclude=("logits/*",), epochs=0), bench.fresh(), bench)
+    found = {path: len(np.unique(v.numpy())) for path, v in kernels(network.model).items()}
+    assert found["logits/kernel"] == 72 and found["dense_1/kernel"] == 3
+    with pytest.raises(InputError, match=r"opt.cluster.exclude leaves no weight .*dense_1/kernel"):
+        apply(Cluster(exclude=("*",)), bench.fresh(), bench)
+
+
+def test_the_plan_clusters_a_copy(bench: Bench) -> None:
+    network = bench.fresh()
+    before = network.model.get_weights()
+    planned = Cluster(clusters=4, scope="global").plan(preflight(network))
+    assert len(distinct(planned)) == 4 and "codebook" in planned.properties
+    for old, new in zip(before, network.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_orders_that_destroy_are_refused(bench: Bench) -> None:
+    quantized = replace(bench.fresh(), properties=frozenset({"fake quantization"}))
+    with pytest.raises(InputError, match=r"'cluster' cannot come after 'qat'.* put 'cluster'"):
+        Cluster().plan(preflight(quantized, **{"fake quantization": "qat"}))
+    pruned = replace(bench.fresh(), properties=frozenset({"zeros"}))
+    with pytest.raises(InputError, match="'cluster' cannot come after 'prune': its zeros"):
+        Cluster(preserve_zeros=False).plan(preflight(pruned, zeros="prune"))
