@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.call import Call, NoRule, Notes, Role, WeightAxis
+from netopt_cli.graph.rule_call import Call, NoRule, Notes, Role, WeightAxis
 from netopt_cli.graph.labels import FIXED, Ids, Labels, fixed
 from netopt_cli.graph.rebuild import as_functional, is_graph, layers
 from netopt_cli.graph.rules import HOOK, rule_of
@@ -193,8 +193,13 @@ class _Reader:
         try:
             outputs = self._apply_rule(call)
         except NoRule as missing:
-            self.left.append((layer.name, str(missing)))
+            if getattr(layer, "weights", ()) or any(one.free_axes for one in call.inputs):
+                self.left.append((layer.name, str(missing)))
             outputs = self._leave(call)
+        for labels in outputs:
+            for ids in labels.axes:
+                if len(ids) == 1:
+                    call.protect(ids, f"'{layer.name}' gives a single one of them")
         self.tensors += [ids for labels in outputs for ids in labels.axes]
         note = CallNote(call.inputs, outputs, call.over_kept, call.rewritten)
         self.calls.setdefault(id(layer), []).append(note)

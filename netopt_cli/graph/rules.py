@@ -8,24 +8,27 @@ may do anything:
 2. a rule given to `register_rule`;
 3. the rules that come with netopt.
 
-`netopt_cli.graph.call` shows how a rule is written.
+`netopt_cli.graph.rule_call` shows how a rule is written.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from netopt_cli.graph import rules_dense, rules_pointwise, rules_shape
-from netopt_cli.graph.call import Rule
+import keras
+
+from netopt_cli.graph import (
+    rules_attention,
+    rules_dense,
+    rules_mixing,
+    rules_operations,
+    rules_pointwise,
+    rules_recurrent,
+    rules_shape,
+)
+from netopt_cli.graph.rule_call import Rule
 
 HOOK = "netopt_channel_rule"
-
-_OWN: dict[type, Rule] = {
-    **rules_dense.RULES,
-    **rules_pointwise.RULES,
-    **rules_shape.RULES,
-}
-_registered: dict[type, Rule] = {}
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
@@ -35,5 +38,27 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 
 def rule_of(layer: Any) -> Rule | None:
     """Returns the rule of a layer or bare operation, or None."""
-    hook = getattr(layer, HOOK, None)
-    return hook or _registered.get(type(layer)) or _OWN.get(type(layer))
+    own = getattr(layer, HOOK, None)
+    return own or _registered.get(type(layer)) or _OWN.get(type(layer)) or _by_name(layer)
+
+
+def _by_name(layer: Any) -> Rule | None:
+    """Looks up what Keras has no public class for."""
+    kind = type(layer)
+    if not kind.__module__.startswith("keras."):
+        return None
+    if isinstance(layer, keras.Layer):
+        return rules_pointwise.NAMED.get(kind.__name__)
+    return rules_operations.RULES.get(kind.__name__)
+
+
+_OWN: dict[type, Rule] = {
+    **rules_attention.RULES,
+    **rules_dense.RULES,
+    **rules_mixing.RULES,
+    **rules_pointwise.RULES,
+    **rules_recurrent.RULES,
+    **rules_shape.RULES,
+    keras.layers.TimeDistributed: rules_recurrent.time_distributed(rule_of),
+}
+_registered: dict[type, Rule] = {}

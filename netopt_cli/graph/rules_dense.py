@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.call import Call, NoRule, Rule, consumes, follows, produces
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, follows, produces
 from netopt_cli.graph.labels import Ids, Labels
 
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}

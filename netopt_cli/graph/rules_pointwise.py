@@ -6,7 +6,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from netopt_cli.graph.call import Call, NoRule, Rule, follows
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, follows
 from netopt_cli.graph.labels import Labels, fixed
 from netopt_cli.graph.rules_dense import image, is_elementwise, only_axis
 
@@ -50,6 +50,12 @@ def prelu(call: Call) -> Labels:
             for axis in range(1, call.x.rank)
         ],
     )  # fmt: skip
+    return call.x
+
+
+def layer_scale(call: Call) -> Labels:
+    call.weight(call.layer.gamma, follows(call.x[-1]))
+    call.resize("projection_dim", call.x[-1])
     return call.x
 
 
@@ -161,4 +167,24 @@ RULES: dict[type, Rule] = {
     keras.layers.PReLU: prelu,
     keras.layers.Rescaling: scaled,
     keras.layers.Softmax: softmax,
+}
+
+NAMED: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            "AdaptiveAveragePooling1D",
+            "AdaptiveAveragePooling2D",
+            "AdaptiveAveragePooling3D",
+            "AdaptiveMaxPooling1D",
+            "AdaptiveMaxPooling2D",
+            "AdaptiveMaxPooling3D",
+            "CenterCrop",
+            "Resizing",
+        ),
+        spatial,
+    ),
+    # Layers of keras.applications
+    "CustomScaleLayer": elementwise,
+    "LayerScale": layer_scale,
+    "StochasticDepth": unchanged,
 }

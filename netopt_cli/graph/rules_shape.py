@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from netopt_cli.graph.call import Call, Rule
+from netopt_cli.graph.rule_call import Call, Rule
 from netopt_cli.graph.labels import Ids, Labels, blocks, fixed, is_free
 
 
@@ -58,11 +58,12 @@ def reshaped(call: Call, x: Labels, shape: tuple[int | None, ...]) -> Labels:
 def _block(call: Call, old: list[Ids], sizes: list[int]) -> list[Ids]:
     if len(old) == len(sizes) == 1:
         return old
-    *others, moving = [axis for axis in range(len(old)) if is_free(old[axis])] or [None]
+    free = [axis for axis in range(len(old)) if is_free(old[axis])]
+    if not free:
+        return [fixed(size) for size in sizes]
+    *others, moving = free
     for axis in others:
         call.protect(old[axis], f"'{call.layer.name}' folds their axis into another one")
-    if moving is None:
-        return [fixed(size) for size in sizes]
     ids = old[moving].reshape([-1 if axis == moving else 1 for axis in range(len(old))])
     values = np.broadcast_to(ids, [len(axis) for axis in old]).reshape(sizes)
     along = [axis for axis in range(len(sizes)) if (values.take([0], axis) != values).any()]

@@ -7,14 +7,16 @@ mean over channels) works in both on the units that are left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from netopt_cli.errors import InputError, did_you_mean
-from netopt_cli.graph.channels import ChannelGraph, read_channels
+from netopt_cli.graph.rule_call import Arguments
+from netopt_cli.graph.channels import CallNote, ChannelGraph, read_channels
 from netopt_cli.graph.labels import Ids, Labels
 from netopt_cli.graph.rebuild import plain_copy, rebuild
 
@@ -41,7 +43,7 @@ def remove(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
         return new_layer
 
     def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = cut.rewritten(layer, args, kwargs)
+        args, kwargs = cut.arguments(cut.next_call(layer), args, kwargs)
         return new_layer(*args, **kwargs)
 
     smaller, _ = rebuild(model, clone=clone, call=call)
@@ -65,7 +67,19 @@ def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
         pairs.append((layer, new_layer))
         return new_layer
 
-    copy, _ = rebuild(model, clone=clone)
+    def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        note = cut.next_call(layer)
+        if note is None or not note.over_kept or not cut.shrinks(note):
+            return new_layer(*args, **kwargs)
+        part = cut.resized(layer)
+        taken_args, taken_kwargs = _each_tensor(_take, (args, kwargs), cut.all_kept(note.inputs))
+        taken_args, taken_kwargs = cut.arguments(note, taken_args, taken_kwargs)
+        if isinstance(layer, keras.Layer) and layer.weights:
+            part = _Part(new_layer, part, cut.kept_of_weights(layer), name=layer.name)
+        outputs = part(*taken_args, **taken_kwargs)
+        return _each_tensor(_put_back, outputs, cut.all_kept(note.outputs))
+
+    copy, _ = rebuild(model, clone=clone, call=call)
     for layer, new_layer in pairs:
         if isinstance(layer, keras.Layer):
             new_layer.set_weights([cut.zeroed(variable) for variable in layer.weights])
@@ -111,6 +125,13 @@ class _Cut:
         sizes = self._graph.notes.sizes.get(id(layer), {})
         if not sizes:
             return plain_copy(layer)
+        if not isinstance(layer, keras.Layer):
+            # A bare operation has an attribute for each argument of its constructor.
+            names = list(inspect.signature(type(layer).__init__).parameters)[1:]
+            values = {name: getattr(layer, name) for name in names}
+            for (key,), ids in sizes.items():
+                values[key] = self._size(values[key], ids)
+            return type(layer)(**values)
         config = layer.get_config()
         for keys, ids in sizes.items():
             inner = config
@@ -122,21 +143,45 @@ class _Cut:
     def _size(self, value: Any, ids: Ids | Sequence[Ids | None]) -> Any:
         if isinstance(ids, Ids):
             return int(self.kept(ids).sum())
+        old_values = value if isinstance(value, (list, tuple)) else [None] * len(ids)
         return tuple(
-            old if one is None or not one.any() else int(self.kept(one).sum())
-            for old, one in zip(value, ids, strict=True)
+            old if one is None or not (one.any() or old is None) else int(self.kept(one).sum())
+            for old, one in zip(old_values, ids, strict=True)
         )
 
-    def rewritten(
-        self, layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the arguments of the next call of a layer, as they are after the cut."""
-        notes = self._graph.calls.get(id(layer), [])
+    def next_call(self, layer: keras.Layer) -> CallNote | None:
+        """Returns what was said about the next call of a layer, in the order of the graph."""
+        notes = self._graph.calls.get(id(layer))
+        if notes is None:
+            return None
         number = self._calls.get(id(layer), 0)
         self._calls[id(layer)] = number + 1
-        if number >= len(notes) or notes[number].rewritten is None:
+        return notes[number]
+
+    def arguments(
+        self, note: CallNote | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments:
+        """Returns the arguments of a call as they are after the cut."""
+        if note is None or note.rewritten is None:
             return args, kwargs
-        return notes[number].rewritten(args, kwargs, self.kept)
+        return note.rewritten(args, kwargs, self.kept)
+
+    def shrinks(self, note: CallNote) -> bool:
+        return any(not self.kept(ids).all() for one in note.inputs for ids in one.axes)
+
+    def all_kept(self, tensors: list[Labels]) -> list[list[np.ndarray]]:
+        """Returns for each tensor what stays of each of its axes."""
+        return [[self.kept(ids) for ids in labels.axes] for labels in tensors]
+
+    def kept_of_weights(self, layer: keras.Layer) -> list[list[np.ndarray | None]]:
+        """Returns for each weight of a layer what stays of each of its axes."""
+        return [
+            [
+                None if axis is None else self.kept(axis.ids)
+                for axis in self._graph.notes.weights.get(id(variable), ())
+            ]
+            for variable in layer.weights
+        ]
 
     def sliced(self, variable: keras.Variable) -> np.ndarray:
         value = variable.numpy()
@@ -152,3 +197,64 @@ class _Cut:
                 shape = [-1 if other == axis else 1 for other in range(value.ndim)]
                 value = np.where(self.kept(part.ids).reshape(shape), value, 0)
         return value
+
+
+class _Part(keras.layers.Layer):
+    """A layer that computes with the part of its weights that stays.
+
+    Args:
+        whole: The layer with all weights.
+        part: The same layer of the size that is left; its own weights are not used.
+        kept: For each weight, what stays of each of its axes.
+    """
+
+    def __init__(
+        self,
+        whole: keras.Layer,
+        part: keras.Layer,
+        kept: list[list[np.ndarray | None]],
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        self.whole = whole
+        self._part = part
+        self._kept = kept
+
+    def build(self, input_shape: Any) -> None:
+        self._part.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        weights = [
+            _take(variable.value, kept)
+            for variable, kept in zip(self.whole.weights, self._kept, strict=True)
+        ]
+        return self._part.stateless_call(weights, [], inputs)[0]
+
+
+def _each_tensor(
+    function: Callable[[Any, Any], Any], structure: Any, kept: list[list[np.ndarray]]
+) -> Any:
+    rest = iter(kept)
+    return keras.tree.map_structure(
+        lambda one: function(one, next(rest)) if isinstance(one, keras.KerasTensor) else one,
+        structure,
+    )
+
+
+def _take(tensor: Any, kept: Sequence[np.ndarray | None]) -> Any:
+    """Takes the indices that stay, along each axis."""
+    for axis, one in enumerate(kept):
+        if one is not None and not one.all():
+            tensor = keras.ops.take(tensor, np.flatnonzero(one), axis)
+    return tensor
+
+
+def _put_back(tensor: Any, kept: Sequence[np.ndarray]) -> Any:
+    """Puts what stays back to its places, along each axis, with zeros between."""
+    for axis, one in enumerate(kept):
+        if not one.all():
+            widths = [(0, 1) if other == axis else (0, 0) for other in range(len(kept))]
+            places = np.where(one, np.cumsum(one) - 1, one.sum())
+            tensor = keras.ops.take(keras.ops.pad(tensor, widths), places, axis)
+    return tensor
