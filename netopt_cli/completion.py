@@ -14,6 +14,7 @@ from typing import Any
 from netopt_cli import catalog
 from netopt_cli.command_table import COMMANDS
 from netopt_cli.errors import ConfigError
+from netopt_cli.export.formats import FORMATS
 
 _BASH = """\
 _netopt() {
@@ -123,9 +124,11 @@ def _overrides(words: list[str], word: str, folders: Sequence[Path]) -> Iterator
 
 
 def _values(key: str, words: list[str], folders: Sequence[Path]) -> list[str]:
-    """The choices of a group, also of one inside a stage, or true and false."""
+    """The choices of a group, also of one inside a stage, the formats, or true and false."""
     section, _, rest = key.partition(".")
     group = key.partition("@")[0]
+    if key == "export":
+        return list(FORMATS)
     if group in catalog.groups(folders):
         return list(catalog.choices(group, folders))
     knfolders = _section(section, words, folders) if rest else _root()
@@ -183,7 +186,8 @@ def _defaults() -> dict[str, Any]:
 
 def _root() -> dict[str, Any]:
     content = _yaml(catalog.shipped_configs() / "run.yaml")
-    return {name: value for name, value in content.items() if not isinstance(value, dict | list)}
+    sections = [name for name, value in content.items() if isinstance(value, dict)]
+    return {name: content[name] for name in content if name not in ("defaults", *sections)}
 
 
 def _keys(path: Path, prefix: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from netopt_cli import catalog
 from netopt_cli.components import check_targets, check_value
 from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
 from netopt_cli.errors import ConfigError, did_you_mean
+from netopt_cli.export import formats
 from netopt_cli.overrides import (
     SEARCH_PATH,
     all_choices,
@@ -47,6 +48,7 @@ _ROOT_KEYS = {
     "seed": Annotated[int, Field(ge=0, lt=2**31)],
     "deterministic": bool,
     "control": bool,
+    "export": formats.Requested,
 }
 _HYDRA_PLUGINS = ("hydra._internal.core_plugins.", "hydra.experimental.", "hydra_plugins.")
 
@@ -104,6 +106,7 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
     Raises:
         ConfigError: For missing values, unknown root keys, broken interpolations, a `_target_`
             that may not be named, a section that is none.
+        MissingExtraError: For a format of `export` whose packages are not installed.
     """
     with readable_errors():
         missing = sorted(OmegaConf.missing_keys(config))
@@ -118,6 +121,7 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
     for key, annotation in _ROOT_KEYS.items():
         if key in plain:
             check_value(plain[key], annotation, key)
+    formats.further(plain.get("export", ()))
     for key in _SECTIONS:
         stages = plain.get(key) if key == STAGES else {key: plain.get(key)}
         if not isinstance(stages, dict):

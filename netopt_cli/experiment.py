@@ -16,6 +16,7 @@ from netopt_cli.contracts import ArchBuilder, Network
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import NetoptError
+from netopt_cli.export.formats import further
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.planning import plan
 from netopt_cli.progress import Reporter, reporter_for
@@ -69,6 +70,7 @@ def run(
     if cfg.deterministic:
         tf.config.experimental.enable_op_determinism()
 
+    formats = further(cfg.get("export", ()))
     target = build(cfg.target, allow=allow, where="target")
     settings = build(cfg.train, allow=allow, where="train")
     stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}
@@ -89,7 +91,7 @@ def run(
     record.fact("pipeline", list(stages))
     pipeline = Pipeline(
         arch, stages, data, target, settings,
-        seed=cfg.seed, control=cfg.control, record=record, reporter=reporter,
+        seed=cfg.seed, control=cfg.control, formats=formats, record=record, reporter=reporter,
     )  # fmt: skip
     try:
         rows = pipeline.run(network)

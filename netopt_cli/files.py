@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a new directory beside `path`, then renames it to `path`, which must not
+    exist.
+
+    Raises:
+        StorageError: The disk is full or cannot be written.
+    """
+    with storage(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix="~"))
+        try:
+            write(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

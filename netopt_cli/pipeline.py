@@ -15,7 +15,10 @@ from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
-from netopt_cli.measure.measurement import export_network, measure
+from netopt_cli.export.formats import FILES, Format
+from netopt_cli.export.litert import FrozenGraph
+from netopt_cli.measure.exports import export_as, measure_export, of_litert
+from netopt_cli.measure.measurement import Measurement, export_network, measure
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -61,6 +64,7 @@ class Pipeline:
         *,
         seed: int,
         control: bool,
+        formats: Sequence[Format],
         record: Record,
         reporter: Reporter,
     ) -> None:
@@ -73,6 +77,7 @@ class Pipeline:
         self._arch = arch
         self._stages = stages
         self._control = control
+        self._formats = formats
         self._teachers: dict[str, keras.Model] = {}
         self._plain: dict[_Budget, tuple[str, list[np.ndarray]]] = {}
         self._rewound: dict[int, list[np.ndarray]] = {}
@@ -228,7 +233,29 @@ class Pipeline:
         self.record.stage_fact(label, "measurement", figures.pop("details"))
         row |= figures | {"train_seconds": round(trainer.seconds, 3)}
         self.record.add_row(row)
+        if self._formats and role != "control":
+            self._measure_exports(network, trainer, stage, measurement, frozen)
         return row
+
+    def _measure_exports(
+        self,
+        network: Network,
+        trainer: Trainer,
+        stage: str,
+        measured: Measurement,
+        frozen: FrozenGraph,
+    ) -> None:
+        """Exports to the further formats too, and measures each beside the LiteRT file."""
+        files = [of_litert(network, measured)]
+        for format_ in self._formats:
+            self.reporter.say(f"{trainer.name}: exporting and measuring {format_}")
+            export = export_as(format_, network, frozen, self.data, self.seed)
+            path = self.record.save_export(trainer.label, FILES[format_], export.write)
+            files.append(measure_export(export, path, network, self.data, self.target.timing))
+            if export.scheme != network.recipe.scheme:
+                trainer.note(f"{format_} is {export.scheme}: {network.recipe.scheme} is LiteRT's")
+        rows = [{"stage": stage, "seed": self.seed} | asdict(file) for file in files]
+        self.record.add_exports(rows)
 
     def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
         lost = parity["keras_accuracy"] - parity["file_accuracy"]

@@ -1,7 +1,8 @@
 """The only writer into `runs/`: a run directory and its files.
 
     config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
-    0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite
+    exports.csv  exports.md                     with further formats
+    0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite, model.onnx, saved_model/
     teachers/    tensorboard/
 
 Every file but the logs is written whole or not at all, as soon as there is something to write: a
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,15 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
+from netopt_cli import export_table
 from netopt_cli.environment import describe_environment, describe_git
-from netopt_cli.files import storage, write_atomically, write_bytes, write_text
+from netopt_cli.files import (
+    storage,
+    write_atomically,
+    write_bytes,
+    write_folder_atomically,
+    write_text,
+)
 from netopt_cli.observer import Epoch
 from netopt_cli.tables import COLUMNS, markdown
 
@@ -42,6 +50,7 @@ class Record:
         self.folder = folder
         self._started = time.monotonic()
         self._rows: list[dict[str, Any]] = []
+        self._exports: list[dict[str, Any]] = []
         self._history: list[Epoch] = []
         self._writers: dict[str, Any] = {}
         self._facts: dict[str, Any] = {
@@ -90,6 +99,15 @@ class Record:
         write_bytes(path, content)
         return path
 
+    def save_export(self, label: str, name: str, write: Callable[[Path], object]) -> Path:
+        """Calls `write` to make a file, or to fill a directory when `name` has no suffix."""
+        path = self.stage_folder(label) / name
+        if path.suffix:
+            write_atomically(path, write)
+        else:
+            write_folder_atomically(path, write)
+        return path
+
     def add_epoch(self, epoch: Epoch) -> None:
         """Adds a row to history.csv and its values to the TensorBoard logs."""
         self._history.append(epoch)
@@ -113,6 +131,14 @@ class Record:
         write_text(self.folder / "metrics.md", markdown(self._rows))
         self._write_json()
 
+    def add_exports(self, rows: list[dict[str, Any]]) -> None:
+        """Adds the files of one stage to the tables of exports."""
+        self._exports += export_table.with_fastest(rows)
+        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exports]
+        write_text(self.folder / "exports.csv", _csv(list(export_table.COLUMNS), rounded))
+        write_text(self.folder / "exports.md", export_table.markdown(self._exports))
+        self._write_json()
+
     def finish(self, status: str, error: str | None = None) -> None:
         """Closes the record as `completed`, `failed` or `interrupted`."""
         for writer in self._writers.values():
@@ -126,7 +152,7 @@ class Record:
         self._write_json()
 
     def _write_json(self) -> None:
-        content = self._facts | {"rows": self._rows}
+        content = self._facts | {"rows": self._rows, "exports": self._exports}
         write_text(
             self.folder / "record.json", json.dumps(_plain(content), indent=2, allow_nan=False)
         )

@@ -61,8 +61,17 @@ def refuse_finished(path: Path) -> None:
 
 def recorded_rows(path: Path) -> list[dict[str, Any]]:
     """The rows that the record of a run has so far; none when it has not begun."""
+    return _recorded(path, "rows")
+
+
+def recorded_exports(path: Path) -> list[dict[str, Any]]:
+    """The rows of the exported files in the record of a run, where it has further formats."""
+    return _recorded(path, "exports")
+
+
+def _recorded(path: Path, key: str) -> list[dict[str, Any]]:
     record = path / RECORD
-    return json.loads(record.read_text())["rows"] if record.exists() else []
+    return json.loads(record.read_text()).get(key, []) if record.exists() else []
 
 
 def point_latest(link: Path, directory: Path) -> None:

@@ -184,17 +184,24 @@ class Job:
     def _say(self, directory: Path, rows: list[dict[str, Any]], code: int) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from netopt_cli import tables
+        from netopt_cli import export_table, run_dir, tables
         from netopt_cli.terminal import consoles
 
+        exports = run_dir.recorded_exports(directory)
         shown = _shown(directory, Path(HydraConfig.get().runtime.cwd))
         if self.json_output:
             status = {EXIT_OK: "completed", EXIT_INTERRUPTED: "interrupted"}.get(code, "failed")
             result = {"run_dir": shown, "rows": rows, "status": status}
+            if exports:
+                result["exports"] = exports
             print(json.dumps(_json(result), allow_nan=False), flush=True)
         elif rows:
             out = consoles().out
             out.print(tables.terminal(rows, directory.name, out.width))
+            if exports:
+                out.print(export_table.terminal(exports, out.width))
+            for line in export_table.fastest_lines(exports):
+                out.print(line)
         if not self.is_cell:
             print(shown, flush=True)
 
