@@ -253,7 +253,7 @@ class Pipeline:
             path = self.record.save_export(trainer.label, FILES[format_], export.write)
             files.append(measure_export(export, path, network, self.data, self.target.timing))
             if export.scheme != network.recipe.scheme:
-                trainer.note(f"{format_} is {export.scheme}: {network.recipe.scheme} is LiteRT's")
+                trainer.note(f"{format_} is {export.scheme}, not {network.recipe.scheme}")
         rows = [{"stage": stage, "seed": self.seed} | asdict(file) for file in files]
         self.record.add_exports(rows)
 
