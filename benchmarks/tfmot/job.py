@@ -2,8 +2,8 @@
 
     python job.py DATA.npz FOLDER SEED
 
-Runs in TFMOT's own environment (requirements.txt), without netopt: TFMOT needs Keras 2. Batch 32 and
-Adam 0.001 throughout, all training samples. Writes baseline.tflite, prune.tflite and qat.tflite.
+Runs in an environment of its own (requirements.txt), without netopt: TFMOT needs Keras 2. Batch 32,
+Adam 0.001, all training samples. Writes baseline.tflite, prune.tflite and qat.tflite.
 """
 
 import os
