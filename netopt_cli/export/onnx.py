@@ -83,11 +83,11 @@ def _convert(graph: FrozenGraph) -> onnx.ModelProto:
 
 def _inlinable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
     """Lets the optimizer open compiled calls, which Keras wraps grouped convolutions in."""
-    for function in graph.library.function:
-        function.attr.pop("_XlaMustCompile", None)
-    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-        for node in nodes:
-            node.attr.pop("_XlaMustCompile", None)
+    functions = graph.library.function
+    calls = [*graph.node, *(node for function in functions for node in function.node_def)]
+    for holder in (*functions, *calls):
+        for closing in ("_XlaMustCompile", "_noinline"):
+            holder.attr.pop(closing, None)
     return graph
 
 
