@@ -95,10 +95,14 @@ class Costs:
         for name, count in gone.items():
             counts[self._groups[name]] = count
         if quantity == "channels":
-            return -counts.sum()
+            return -float(counts.sum())
         # (weights,) elements left
         left = (self._sizes - np.tensordot(counts, self._parts, 1)).prod(axis=1)
         return float(left.sum() if quantity == "params" else left @ self._uses)
+
+    def saved(self, quantity: Quantity, group: Group) -> float:
+        """Returns what goes with the first unit of a group."""
+        return max(self.of(quantity, {}) - self.of(quantity, {group.name: 1}), 1e-9)
 
 
 def choose(
@@ -110,6 +114,7 @@ def choose(
     of: Quantity,
     scope: Scope,
     bounds: Bounds,
+    per_cost: bool = False,
 ) -> Choice:
     """Chooses the least important units, as few as bring `of` down by `ratio`.
 
@@ -118,10 +123,14 @@ def choose(
             `scope=global` they must compare between groups.
         ratio: Fraction to remove: of the units of these groups, or of all the model's MACs or
             parameters.
+        per_cost: Units compete by their importance for each MAC or parameter that goes with them,
+            the greedy rule of the knapsack problem: for scores that are a loss themselves.
     """
     groups = [group for group in graph.groups if group.name in scores]
     costs = Costs(model, graph, groups)
     units = sum(group.size for group in groups)
+    if per_cost and of != "channels":
+        scores = {g.name: scores[g.name] / costs.saved(of, g) for g in groups}
     whole = units if of == "channels" else costs.of(of, {})
     everything = np.concatenate([scores[g.name] for g in groups]) if groups else np.zeros(0)
     ranked = np.sort(everything)

@@ -38,8 +38,9 @@ class Structured:
         criterion: What makes a channel important: `l1`, `l2` norm of all its weights; `bn_scale`
             its BatchNorm factor; `taylor` the estimated change of the loss; `geometric_median`
             its distance to the other channels; `random`, the control.
-        scope: `global` lets the channels of all layers compete (norms are first divided by their
-            mean in the group), `layerwise` takes the same fraction of each.
+        scope: `global` lets the channels of all layers compete: norms after division by their mean
+            in the group, `taylor` by the loss for each MAC or parameter saved; `layerwise` takes
+            the same fraction of each.
         schedule: `one_shot`, or `iterative`: in `rounds` of pruning and training.
         rounds: Of `iterative`; the epochs are shared out among them.
         epochs: Epochs of the stage, all rounds together; 0 does not train.
@@ -168,6 +169,7 @@ class Structured:
             of=self.of,
             scope=self.scope,
             bounds=Bounds(self.min_channels, self.max_ratio, self.round_to),
+            per_cost=self.criterion == "taylor" and self.scope == "global",
         )
 
     def _tell_limits(
