@@ -189,7 +189,7 @@ def activation_of(layer: keras.Layer) -> str | None:
     return _ACTIVATION_OPERATIONS.get(type(layer).__name__)
 
 
-def plain_copy(layer: keras.Layer, **changes: Any) -> keras.Layer:
+def plain_copy(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
     """Returns a new layer of the same configuration, apart from `changes`, without weights yet."""
     if not isinstance(layer, keras.Layer):
         return layer  # A bare operation holds no state.

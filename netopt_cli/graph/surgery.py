@@ -15,10 +15,10 @@ import keras
 import numpy as np
 
 from netopt_cli.errors import InputError, did_you_mean
-from netopt_cli.graph.rule_call import Arguments
 from netopt_cli.graph.channels import CallNote, ChannelGraph, read_channels
 from netopt_cli.graph.labels import Ids, Labels
 from netopt_cli.graph.rebuild import plain_copy, rebuild
+from netopt_cli.graph.rule_call import Arguments
 
 Removed = Mapping[str, Sequence[int] | np.ndarray]
 """Name of a group -> the indices of its units to remove."""
@@ -64,6 +64,9 @@ def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
 
     def clone(layer: keras.Layer) -> keras.Layer:
         new_layer = plain_copy(layer)
+        if cut.mixes(layer) and layer.weights:
+            # Now, since `_Part` never calls it; under its own name, not within that of `_Part`.
+            new_layer.build_from_config(layer.get_build_config())
         pairs.append((layer, new_layer))
         return new_layer
 
@@ -74,7 +77,7 @@ def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
         part = cut.resized(layer)
         taken_args, taken_kwargs = _each_tensor(_take, (args, kwargs), cut.all_kept(note.inputs))
         taken_args, taken_kwargs = cut.arguments(note, taken_args, taken_kwargs)
-        if isinstance(layer, keras.Layer) and layer.weights:
+        if cut.mixes(layer) and layer.weights:
             part = _Part(new_layer, part, cut.kept_of_weights(layer), name=layer.name)
         outputs = part(*taken_args, **taken_kwargs)
         return _each_tensor(_put_back, outputs, cut.all_kept(note.outputs))
@@ -123,22 +126,22 @@ class _Cut:
     def resized(self, layer: keras.Layer) -> keras.Layer:
         """Returns a new layer of the size that is left."""
         sizes = self._graph.notes.sizes.get(id(layer), {})
-        if not sizes:
-            return plain_copy(layer)
         if not isinstance(layer, keras.Layer):
+            if not sizes:
+                return layer
             # A bare operation has an attribute for each argument of its constructor.
             names = list(inspect.signature(type(layer).__init__).parameters)[1:]
             values = {name: getattr(layer, name) for name in names}
             for (key,), ids in sizes.items():
                 values[key] = self._size(values[key], ids)
             return type(layer)(**values)
-        config = layer.get_config()
+        config = _unbuilt(layer.get_config())
         for keys, ids in sizes.items():
             inner = config
             for key in keys[:-1]:
                 inner = inner[key]
             inner[keys[-1]] = self._size(inner[keys[-1]], ids)
-        return type(layer).from_config(config)
+        return plain_copy(layer, **config)
 
     def _size(self, value: Any, ids: Ids | Sequence[Ids | None]) -> Any:
         if isinstance(ids, Ids):
@@ -165,6 +168,11 @@ class _Cut:
         if note is None or note.rewritten is None:
             return args, kwargs
         return note.rewritten(args, kwargs, self.kept)
+
+    def mixes(self, layer: keras.Layer) -> bool:
+        """Whether a layer is one whose results are over the units that are left."""
+        notes = self._graph.calls.get(id(layer), ())
+        return isinstance(layer, keras.Layer) and any(note.over_kept for note in notes)
 
     def shrinks(self, note: CallNote) -> bool:
         return any(not self.kept(ids).all() for one in note.inputs for ids in one.axes)
@@ -199,6 +207,13 @@ class _Cut:
         return value
 
 
+def _unbuilt(config: Any) -> Any:
+    """Returns a configuration without the input shapes that layers inside it were built for."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+
+
 class _Part(keras.layers.Layer):
     """A layer that computes with the part of its weights that stays.
 
@@ -217,11 +232,11 @@ class _Part(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.whole = whole
-        self._part = part
+        self._part = lambda: part  # hidden from Keras, which would count its weights
         self._kept = kept
 
     def build(self, input_shape: Any) -> None:
-        self._part.build(input_shape)
+        self._part().build(input_shape)
         self.built = True
 
     def call(self, inputs: Any) -> Any:
@@ -229,7 +244,7 @@ class _Part(keras.layers.Layer):
             _take(variable.value, kept)
             for variable, kept in zip(self.whole.weights, self._kept, strict=True)
         ]
-        return self._part.stateless_call(weights, [], inputs)[0]
+        return self._part().stateless_call(weights, [], inputs)[0]
 
 
 def _each_tensor(

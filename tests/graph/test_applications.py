@@ -4,8 +4,6 @@ import keras
 import pytest
 from surgery_check import check
 
-
-
 FAMILIES = {
     "ConvNeXtTiny": 32,
     "DenseNet121": 32,
