@@ -28,6 +28,10 @@ COMMANDS = {
         "netopt_cli.commands.train",
         "Train the baseline, apply the optimization stages, measure and record.",
     ),
+    "sensitivity": Command(
+        "netopt_cli.commands.sensitivity",
+        "Scan what each layer answers to pruning, lower rank and fewer bits.",
+    ),
     "launch": Command(
         "netopt_cli.commands.launch",
         "Start several workers of target=multi_worker on this machine.",

@@ -93,7 +93,7 @@ def _arguments(name: str, words: list[str], word: str) -> Iterator[str]:
                 yield from (f"{group}/{choice}" for choice in catalog.choices(group, folders))
         case "completion":
             yield from SCRIPTS
-        case "train":
+        case "train" | "sensitivity":
             yield from _overrides(words, word, folders)
 
 

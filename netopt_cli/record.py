@@ -2,6 +2,7 @@
 
     config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
     exports.csv  exports.md                     with further formats
+    sensitivity.csv  sensitivity.md  sensitivity.svg   of `netopt sensitivity`
     0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite, model.onnx, saved_model/
     teachers/    tensorboard/
 
@@ -24,7 +25,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from netopt_cli import export_table
+from netopt_cli import export_table, response_table
 from netopt_cli.environment import describe_environment, describe_git
 from netopt_cli.files import (
     storage,
@@ -51,6 +52,7 @@ class Record:
         self._started = time.monotonic()
         self._rows: list[dict[str, Any]] = []
         self._exports: list[dict[str, Any]] = []
+        self._responses: list[dict[str, Any]] = []
         self._history: list[Epoch] = []
         self._writers: dict[str, Any] = {}
         self._facts: dict[str, Any] = {
@@ -69,6 +71,10 @@ class Record:
     @property
     def rows(self) -> list[dict[str, Any]]:
         return self._rows
+
+    @property
+    def responses(self) -> list[dict[str, Any]]:
+        return self._responses
 
     def fact(self, name: str, value: Any) -> None:
         """Keeps a fact of the whole run in record.json."""
@@ -138,6 +144,22 @@ class Record:
         write_text(self.folder / "exports.csv", _csv(list(export_table.COLUMNS), rounded))
         write_text(self.folder / "exports.md", export_table.markdown(self._exports))
         self._write_json()
+
+    def add_responses(self, rows: list[dict[str, Any]], uncut: dict[str, Any]) -> None:
+        """Adds what one layer answered to the tables of sensitivity.
+
+        Args:
+            uncut: What the network scored as it is, see `response_table.markdown`.
+        """
+        self._responses += rows
+        self._facts["responses"] = self._responses
+        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._responses]
+        write_text(self.folder / "sensitivity.csv", _csv(list(response_table.COLUMNS), rounded))
+        write_text(self.folder / "sensitivity.md", response_table.markdown(self._responses, uncut))
+        self._write_json()
+
+    def save_figure(self, name: str, content: bytes) -> None:
+        write_bytes(self.folder / name, content)
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Closes the record as `completed`, `failed` or `interrupted`."""

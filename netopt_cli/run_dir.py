@@ -69,6 +69,11 @@ def recorded_exports(path: Path) -> list[dict[str, Any]]:
     return _recorded(path, "exports")
 
 
+def recorded_responses(path: Path) -> list[dict[str, Any]]:
+    """The rows of `netopt sensitivity` in the record of a run."""
+    return _recorded(path, "responses")
+
+
 def _recorded(path: Path, key: str) -> list[dict[str, Any]]:
     record = path / RECORD
     return json.loads(record.read_text()).get(key, []) if record.exists() else []

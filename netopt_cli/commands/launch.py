@@ -47,11 +47,11 @@ def main(argv: Sequence[str]) -> int:
     words = arguments.command
     if "target=multi_worker" not in [word.lstrip("+") for word in words]:
         words = [*words, "target=multi_worker"]
-    from netopt_cli import run_dir
+    from netopt_cli import jobs, run_dir
     from netopt_cli.commands import train
 
     directory = train.reserve(words[1:]).absolute()
-    latest = train.latest_link("hydra.run.dir", words, directory)
+    latest = jobs.latest_link("hydra.run.dir", words, directory)
     words = [word for word in words if not word.lstrip("+").startswith("hydra.run.dir=")]
     ports = _free_ports(arguments.workers)
     with ExitStack() as stack:

@@ -1,0 +1,142 @@
+"""What a run is made of, built and checked before anything is written; and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from netopt_cli.components import build
+from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.errors import NetoptError
+from netopt_cli.planning import plan
+from netopt_cli.progress import Reporter, reporter_for
+from netopt_cli.record import Record
+from netopt_cli.run_dir import LOG, point_latest
+from netopt_cli.tables import count_text
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run, none of them used yet.
+
+    Attributes:
+        arch: The run's own.
+        network: Built by it, untrained unless it comes from a file.
+        stages: By name, in their order; their plans for the network hold.
+    """
+
+    arch: ArchBuilder
+    network: Network
+    stages: Mapping[str, Stage]
+    data: Dataset
+    settings: TrainSettings
+    target: Target
+    reporter: Reporter
+
+
+def prepare(
+    cfg: DictConfig, run_dir: Path, *, allow: tuple[str, ...], messages: Console, quiet: bool
+) -> Parts:
+    """Builds and checks the parts of a run, and says what they are.
+
+    Args:
+        cfg: The composed config.
+        run_dir: Where the log is; nothing else is written there.
+        allow: Packages outside netopt and Keras that `_target_` may name.
+        messages: Where progress goes.
+
+    Raises:
+        InputError: The config cannot work.
+    """
+    reporter = reporter_for(messages, quiet=quiet, log=run_dir / LOG)
+    keras.backend.clear_session()  # or names, and the bytes of files, would count earlier runs
+    keras.utils.set_random_seed(cfg.seed)
+    if cfg.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+    target = build(cfg.target, allow=allow, where="target")
+    settings = build(cfg.train, allow=allow, where="train")
+    stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}
+    arch = build(cfg.arch, allow=allow, where="arch", partial=True)
+    data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
+    with target.strategy.scope():
+        network = _build(arch, data)
+        plan(network, stages, lambda arch: _build(arch, data))
+    parts = Parts(arch, network, stages, data, settings, target, reporter)
+    _introduce(parts)
+    return parts
+
+
+@contextmanager
+def recording(
+    cfg: DictConfig, parts: Parts, run_dir: Path, *, command: list[str], latest: Path | None
+) -> Iterator[Record]:
+    """Opens the record of a run, and closes it as what became of the run.
+
+    Args:
+        run_dir: An existing, empty directory.
+        command: The words that started the run.
+        latest: A link that shall lead to this run from now on.
+    """
+    record = Record(
+        run_dir, config_yaml=OmegaConf.to_yaml(cfg, resolve=True), command=command, seed=cfg.seed
+    )
+    if latest is not None:
+        point_latest(latest, run_dir)
+    record.fact("config", OmegaConf.to_container(cfg, resolve=True))
+    record.fact("dataset", _describe(parts.data))
+    record.fact("pipeline", list(parts.stages))
+    try:
+        yield record
+    except KeyboardInterrupt:
+        record.finish("interrupted")
+        raise
+    except NetoptError as error:
+        record.finish("failed", str(error))
+        raise
+    except Exception as error:
+        record.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    record.finish("completed")
+
+
+def _build(arch: ArchBuilder, data: Dataset) -> Network:
+    return Network(arch(shape=data.shape, classes=data.classes))
+
+
+def _introduce(parts: Parts) -> None:
+    network, data = parts.network, parts.data
+    shape = "x".join(map(str, data.shape))
+    parts.reporter.say(
+        f"{network.model.name} ({count_text(network.model.count_params())} parameters) on "
+        f"{data.name} ({shape}, {data.classes} classes; {len(data.train):,} train, "
+        f"{len(data.validation):,} validation, {len(data.test):,} test); "
+        f"stages: {', '.join(parts.stages) or 'none'}"
+    )
+    if parts.settings.batch_size > len(data.train):
+        parts.reporter.say(
+            f"train.batch_size={parts.settings.batch_size} is more than the training split: each "
+            "batch is the whole split"
+        )
+
+
+def _describe(data: Dataset) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "shape": data.shape,
+        "classes": data.classes,
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test),
+        "fingerprint_sha256": data.fingerprint,
+    }
