@@ -191,8 +191,8 @@ def activation_of(layer: keras.Layer) -> str | None:
 
 def plain_copy(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
     """Returns a new layer of the same configuration, apart from `changes`, without weights yet."""
-    if not isinstance(layer, keras.Layer):
-        return layer  # A bare operation holds no state.
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.Lambda):
+        return layer  # It holds no state; and Keras makes no function from a configuration.
     try:
         return type(layer).from_config({**layer.get_config(), **changes})
     except (NotImplementedError, TypeError) as error:
