@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
-from netopt_cli.tables import bytes_text
+from netopt_cli.tables import bytes_text, fitted
 
 COLUMNS = (
     "stage",
@@ -44,7 +43,6 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "runtime": lambda row: f"{row['runtime']} {row['version']}",
     "": lambda row: "fastest" if row["fastest"] else "",
 }
-_LEFT = ("stage", "format", "scheme", "runtime", "")
 _DISPENSABLE = ("runtime", "memory", "p90", "parity", "gzip", "scheme")
 """What a narrow terminal does without, in this order."""
 
@@ -67,31 +65,19 @@ def fastest_lines(rows: list[Row]) -> Iterator[str]:
 
 def terminal(rows: list[Row], width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
-    columns = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
-    for dispensable in _DISPENSABLE:
-        # Two spaces around a text, and one between columns.
-        if sum(max(map(len, [name, *texts])) + 3 for name, texts in columns.items()) <= width + 1:
-            break
-        del columns[dispensable]
-    table = Table(
+    return fitted(
+        _cells(rows),
+        width,
         title="exported files",
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        caption="" if len(columns) == len(_COLUMNS) else "more figures: exports.md, exports.csv",
-        caption_justify="left",
+        left=("stage", "format", "scheme", "runtime", ""),
+        dispensable=_DISPENSABLE,
+        more="more figures: exports.md, exports.csv",
+        styles=["bold" if row["fastest"] else None for row in rows],
     )
-    for name in columns:
-        table.add_column(name, justify="left" if name in _LEFT else "right", overflow="fold")
-    for row, *texts in zip(rows, *columns.values(), strict=True):
-        table.add_row(*texts, style="bold" if row["fastest"] else None)
-    return table
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
+    columns = _cells(rows)
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     fastest = "\n".join(f"- {line}" for line in fastest_lines(rows))
@@ -102,3 +88,7 @@ def markdown(rows: list[Row]) -> str:
         "says float32 is no quantized one, whatever the stage before it. Latencies are of one "
         "process each: differences of a few per cent are noise.\n"
     )
+
+
+def _cells(rows: list[Row]) -> dict[str, list[str]]:
+    return {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}

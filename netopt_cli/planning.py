@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from netopt_cli.contracts import ArchBuilder, Network, Planned, Preflight, Property, Stage
+from netopt_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What will come of one stage.
+
+    Attributes:
+        network: As it will be after the stage: right in shapes, zeros, properties and recipe, its
+            weights without meaning. A stage without a plan, or with a problem, leaves it as it was.
+        is_planned: Whether the stage can tell.
+        problem: Why it cannot work there.
+    """
+
+    stage: str
+    network: Network
+    is_planned: bool
+    problem: InputError | None = None
 
 
 def plan(
@@ -16,17 +35,33 @@ def plan(
         build: Builds another network for the run's data.
 
     Returns:
-        By stage, the network as it will be after it: right in shapes, zeros, properties and recipe,
-        its weights without meaning. A stage that has no plan leaves the network as it is.
+        By stage, the network as it will be after it, see `Outlook`.
 
     Raises:
         InputError: A stage cannot work, or not in this place.
     """
     planned: dict[str, Network] = {}
+    for outlook in outlooks(network, stages, build):
+        if outlook.problem is not None:
+            raise outlook.problem
+        planned[outlook.stage] = outlook.network
+    return planned
+
+
+def outlooks(
+    network: Network, stages: Mapping[str, Stage], build: Callable[[ArchBuilder], Network]
+) -> Iterator[Outlook]:
+    """Yields what will come of each stage. After one that cannot work it goes on with the network
+    as it was, so that every problem is found; `plan` stops at the first."""
     made_by: dict[Property, str] = {}
     for index, (name, stage) in enumerate(stages.items()):
-        if isinstance(stage, Planned):
+        if not isinstance(stage, Planned):
+            yield Outlook(name, network, is_planned=False)
+            continue
+        try:
             network = stage.plan(Preflight(name, network, index == 0, build, made_by))
-            made_by = {given: made_by.get(given, name) for given in network.properties}
-        planned[name] = network
-    return planned
+        except InputError as error:
+            yield Outlook(name, network, is_planned=True, problem=error)
+            continue
+        made_by = {given: made_by.get(given, name) for given in network.properties}
+        yield Outlook(name, network, is_planned=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -82,12 +82,44 @@ def cells(rows: list[Row]) -> dict[str, list[str]]:
 
 def terminal(rows: list[Row], title: str, width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
-    columns = cells(rows)
-    for dispensable in _DISPENSABLE:
+    return fitted(
+        cells(rows),
+        width,
+        title=title,
+        left=("stage", "compared with"),
+        dispensable=_DISPENSABLE,
+        more="more figures: metrics.md, metrics.csv",
+        styles=["dim" if row["role"] == "control" else None for row in rows],
+    )
+
+
+def fitted(
+    columns: dict[str, list[str]],
+    width: int,
+    *,
+    title: str,
+    left: Sequence[str],
+    dispensable: Sequence[str],
+    more: str,
+    styles: Sequence[str | None],
+) -> Table:
+    """A table for a console of `width` characters.
+
+    Args:
+        columns: The texts of each column by its name.
+        left: Columns of words; the others are of figures.
+        dispensable: Columns that are left out, in this order, until the table fits.
+        more: Said below a table with columns left out: where they are.
+        styles: Of each row.
+    """
+    columns = dict(columns)
+    caption = ""
+    for name in dispensable:
         # Two spaces around a text, and one between columns.
-        if sum(max(map(len, [name, *texts])) + 3 for name, texts in columns.items()) <= width + 1:
+        if sum(max(map(len, [key, *texts])) + 3 for key, texts in columns.items()) <= width + 1:
             break
-        del columns[dispensable]
+        del columns[name]
+        caption = more
     table = Table(
         title=title,
         title_justify="left",
@@ -95,14 +127,13 @@ def terminal(rows: list[Row], title: str, width: int) -> Table:
         header_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        caption="" if len(columns) == len(_COLUMNS) else "more figures: metrics.md, metrics.csv",
+        caption=caption,
         caption_justify="left",
     )
     for name in columns:
-        left = name in ("stage", "compared with")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for row, *texts in zip(rows, *columns.values(), strict=True):
-        table.add_row(*texts, style="dim" if row["role"] == "control" else None)
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    for style, *texts in zip(styles, *columns.values(), strict=True):
+        table.add_row(*texts, style=style)
     return table
 
 
