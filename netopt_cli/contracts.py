@@ -68,19 +68,41 @@ Keep = Callable[["keras.Model"], Modifier]
 """What a stage made and later training must not undo: builds the modifier for a given model."""
 
 
+Scheme = Literal[
+    "float32",
+    "float16",
+    "int8",
+    "int8x4",
+    "int16x8",
+    "dynamic",
+    "dynamic_int4",
+    "weight_int8",
+    "weight_int4",
+]
+"""How a LiteRT file holds its numbers and computes: see `graph.schemes`."""
+
+
 @dataclass(frozen=True)
 class ExportRecipe:
     """How the network becomes a file.
 
     Attributes:
-        scheme: `float32`, or `int8`: weights and activations, with the ranges of activations
-            seen on `calibration_samples` training samples.
+        scheme: What is quantized, see `graph.schemes`.
+        calibration_samples: Training samples that the ranges of activations are read from.
+        calibration: How a range follows from what was seen, see `export.ranges`.
+        percentile: Of the values seen, those between 100 - percentile and percentile count.
+        calibration_sampling: `random`, or `stratified`: as many samples of each class.
+        weight_bits: Path of a kernel -> bits other than the scheme's: 4, 8, 16 or 32 (floats).
         trained_ranges: The network fake-quantizes itself: its own ranges count, and nothing is
             calibrated.
     """
 
-    scheme: Literal["float32", "int8"] = "float32"
+    scheme: Scheme = "float32"
     calibration_samples: int = 0
+    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
+    percentile: float = 99.99
+    calibration_sampling: Literal["random", "stratified"] = "random"
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
     trained_ranges: bool = False
 
 

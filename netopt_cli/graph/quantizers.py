@@ -29,15 +29,20 @@ def channel_axes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     The output channels of convolutions and of dense layers, every channel of a depthwise
     convolution, the rows of an embedding. Paths are those of `graph.kernels.kernels`.
     """
-    owners = {
+    owner = owners(model)
+    return {
+        path: _channel_axes(owner[path], variable) for path, variable in kernels(model).items()
+    }
+
+
+def owners(model: keras.Model) -> dict[str, keras.Layer | None]:
+    """Returns path -> the layer that a kernel belongs to; None when a model holds it itself."""
+    by_variable = {
         id(variable): layer
         for layer in _all_layers(model)
         for variable in layer._trainable_variables
     }
-    return {
-        path: _channel_axes(owners.get(id(variable)), variable)
-        for path, variable in kernels(model).items()
-    }
+    return {path: by_variable.get(id(variable)) for path, variable in kernels(model).items()}
 
 
 def quantize_symmetric(
