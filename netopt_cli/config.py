@@ -192,10 +192,16 @@ class Composer:
             del job["hydra"]
         check_job(job, allow)
 
-    def cells(self, overrides: Sequence[str]) -> list[list[str]]:
+    def cells(self, overrides: Sequence[str], *, values: bool = False) -> list[list[str]]:
         """The overrides of single runs that show every choice of a sweep.
 
         Groups are multiplied out; of a swept value, which changes no key, the first is taken.
+
+        Args:
+            values: Multiplies out the values too, so that every run of the sweep is shown.
+
+        Raises:
+            ConfigError: With `values`, for a sweep whose values a search chooses.
         """
         choices: list[list[str]] = []
         for override in map(self._parse, overrides):
@@ -204,7 +210,12 @@ class Composer:
                 choices.append([str(override.input_line)])
             elif override.is_discrete_sweep():
                 swept = [f"{key}={value}" for value in override.sweep_string_iterator()]
-                choices.append(swept if self._is_group(override) else swept[:1])
+                choices.append(swept if values or self._is_group(override) else swept[:1])
+            elif values:
+                raise ConfigError(
+                    f"the values of {override.input_line} are known only as the search goes on: "
+                    f"give {key} one value, or several with commas"
+                )
         return [list(cell) for cell in itertools.product(*choices)]
 
     def normalise(self, overrides: Sequence[str], *, multirun: bool = False) -> list[str]:

@@ -126,7 +126,7 @@ class Job:
             status = {EXIT_OK: "completed", EXIT_INTERRUPTED: "interrupted"}.get(code, "failed")
             result = {"run_dir": place, "rows": rows, "status": status}
             result |= self.work.details(directory)
-            print(json.dumps(_json(result), allow_nan=False), flush=True)
+            print(json.dumps(plain(result), allow_nan=False), flush=True)
         elif rows:
             out = consoles().out
             for table in self.work.tables(rows, directory, out.width):
@@ -219,12 +219,12 @@ def shown(directory: Path, start: Path) -> str:
     return os.fspath(absolute.relative_to(start) if absolute.is_relative_to(start) else absolute)
 
 
-def _json(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Plain JSON: scalars of NumPy become numbers, NaN and infinity null, the rest its text."""
     if isinstance(value, dict):
-        return {str(key): _json(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, bool | None):
         return value
     if isinstance(value, numbers.Integral):

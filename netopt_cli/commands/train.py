@@ -1,5 +1,7 @@
 """`netopt train`: compose, check, and run each job through Hydra's launcher."""
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from netopt_cli import jobs
 from netopt_cli.arguments import Parser, add_job_options
-from netopt_cli.errors import EXIT_OK, ConfigError
+from netopt_cli.errors import EXIT_OK, EXIT_WRONG_INPUT, ConfigError, InputError
 from netopt_cli.jobs import Job, Rows
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ Overrides are group=choice and key=value; +arch=cnn and arch=cnn mean the same.
   netopt train arch=resnet opt=[prune,quantize] opt.prune.sparsity=0.9 train.epochs=20
   netopt train opt=distill opt.distill.teacher=vgg        (or =path/to/teacher.keras)
   netopt train -m arch=mlp,lenet5 'opt=none,[prune,quantize]' seed=0,1,2
+  netopt train opt=[prune,cluster,quantize] export=[litert,onnx] --dry-run
 `netopt list` shows the choices, `netopt show GROUP/NAME` the keys of one.
 
 The run is in runs/<date>-<time>-<arch>-<stages>, a sweep in runs/<date>-<time>-sweep with a run for
@@ -40,6 +43,12 @@ def parser() -> Parser:
     add = found.add_argument
     add_job_options(found)
     add("--multirun", "-m", action="store_true", help="run every combination of the swept values")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="train and write nothing: show the pipeline with the figures that can be predicted, "
+        "and everything that cannot work",
+    )
     add("--cfg", "-c", choices=["job", "hydra", "all"], help="show the config instead of running")
     add("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
     add("--resolve", action="store_true", help="with --cfg: with interpolations resolved")
@@ -60,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
     shown = [arguments.cfg, arguments.info, arguments.multirun or None]
     if sum(choice is not None for choice in shown) > 1:
         raise ConfigError("--cfg, --info and --multirun exclude one another")
+    if arguments.dry_run and (arguments.cfg or arguments.info):
+        raise ConfigError("--dry-run goes without --cfg and --info")
     if arguments.cfg is None and (arguments.resolve or arguments.package):
         raise ConfigError("--resolve and --package go with --cfg")
     with jobs.composing(arguments) as composing:
@@ -71,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
         if arguments.cfg or arguments.info:
             _show(composing, arguments, overrides)
             return EXIT_OK
+        if arguments.dry_run:
+            return _dry_run(composing, arguments, overrides, multirun=multirun)
         job = Job(
             work=Training(),
             allow=tuple(arguments.allow),
@@ -90,6 +103,8 @@ def reserve(argv: Sequence[str]) -> Path:
         StorageError: When the directory cannot be made.
     """
     arguments = parser().read(argv)
+    if arguments.dry_run:
+        raise ConfigError("--dry-run needs no workers: run it by `netopt train`")
     with jobs.composing(arguments) as composing:
         overrides = composing.normalise(arguments.overrides)
         return jobs.run_directory(composing, overrides, tuple(arguments.allow))
@@ -125,15 +140,70 @@ class Training:
         yield from export_table.fastest_lines(exports)
 
 
-def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
-    from netopt_cli.config import check_hydra, readable_errors
+def _dry_run(
+    composing: "Composer", arguments: "argparse.Namespace", overrides: list[str], *, multirun: bool
+) -> int:
+    """Shows what each run would do; the exit code is that of wrong input when one cannot work."""
+    from netopt_cli import failures
+    from netopt_cli.terminal import quiet_tensorflow
 
+    cells = [overrides]
+    if multirun:
+        _, overrides = _with_files(composing, overrides)
+        cells = composing.cells(overrides, values=True)
+    quiet_tensorflow()
+    codes = []
+    for number, cell in enumerate(cells, start=1):
+        where = f"cell {number} of {len(cells)}" if multirun else ""
+        try:
+            config = composing.compose(cell)
+            composing.check(config, arguments.allow)
+            codes.append(_forecast(config, arguments, where))
+        except InputError as error:
+            codes.append(failures.report(error, where=where))
+    return max(codes)
+
+
+def _forecast(config: "DictConfig", arguments: "argparse.Namespace", where: str) -> int:
+    from omegaconf import open_dict
+
+    from netopt_cli.terminal import consoles, native_output_to
+
+    with open_dict(config):
+        chosen = config.pop("hydra").runtime.choices
+    title = f"{where}: {chosen.arch} on {chosen.data}, seed {config.seed}".removeprefix(": ")
+    with native_output_to(Path(os.devnull)):
+        from netopt_cli import dry_run
+
+        report = dry_run.forecast(config, allow=tuple(arguments.allow))
+    out, err = consoles()
+    if arguments.json:
+        print(json.dumps(jobs.plain(report.as_json())), flush=True)
+    elif report.stages:
+        out.print(dry_run.table(report, title, out.width))
+        for line in dry_run.lines(report):
+            out.print(line, markup=False, soft_wrap=True)
+    for problem in report.problems:
+        place = f"{where}, {problem.where}" if where else problem.where
+        err.print(f"incompatible in {place}: {problem.reason}", markup=False, soft_wrap=True)
+    return EXIT_WRONG_INPUT if report.problems else EXIT_OK
+
+
+def _with_files(composing: "Composer", overrides: list[str]) -> tuple["DictConfig", list[str]]:
+    """The config of a sweep, and its overrides with those of `hydra.sweeper.params`."""
     config = composing.compose(overrides, multirun=True)
     in_files = composing.sweep_of_files(config, overrides)
     if in_files:
         # Hydra would sweep over them as they are written; they are spelled like the others first.
         overrides = composing.normalise([*in_files, *overrides], multirun=True)
         overrides.append("hydra.sweeper.params=null")
+    return config, overrides
+
+
+def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
+    from netopt_cli.config import check_hydra, readable_errors
+
+    config, overrides = _with_files(composing, overrides)
     for cell in composing.cells(overrides):
         composing.check(composing.compose(cell), job.allow)
     check_hydra(config, job.allow)
