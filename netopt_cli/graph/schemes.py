@@ -71,7 +71,7 @@ def weight_bits(
         overrides: Path -> bits other than the scheme's (`ExportRecipe.weight_bits`).
     """
     owner = owners(model)
-    asked = {path: WEIGHT_BITS[scheme] for path in kernels(model)} | dict(overrides or {})
+    asked = dict.fromkeys(kernels(model), WEIGHT_BITS[scheme]) | dict(overrides or {})
     return {
         path: _possible_bits(owner[path], variable, asked[path], scheme)
         for path, variable in kernels(model).items()
