@@ -18,6 +18,7 @@ from netopt_cli.contracts import Network, Timing
 from netopt_cli.dataset import Dataset
 from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
 from netopt_cli.export.packed import pack
+from netopt_cli.export.strip import strip
 from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.parity import PARITY_SAMPLES, check_parity
@@ -86,7 +87,7 @@ def export_network(network: Network, data: Dataset, seed: int = 0) -> tuple[Froz
     """
     graph = freeze(network.model)
     calibration = calibration_samples(network, data, seed)
-    return graph, to_litert(graph, network.recipe, calibration)
+    return graph, strip(to_litert(graph, network.recipe, calibration))
 
 
 def measure(

@@ -1,0 +1,245 @@
+"""Coding of the constant arrays of a network: where the zeros are, and what the others are.
+
+After DeepCABAC (Wiedemann et al., 2020, arXiv:1907.11900): a map of the weights that are not zero,
+then the values of those, each by adaptive arithmetic coding. The map is coded a row (an output
+channel) at a time: how many of its weights are not zero, then each place with the probability that
+the rows before and the number still to come give it. What is too long for that gets fixed
+frequencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from netopt_cli.export.entropy import ONE, Coder, Mixer, code_number, code_tree
+from netopt_cli.export.static_code import decode, encode
+
+_LONGEST_MAP = 2_000_000
+"""Elements of an array whose zeros are coded one by one."""
+_MOST_DECISIONS = 400_000
+"""Binary decisions that the values of one array may take."""
+_PALETTE = 256
+_PRIORS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+"""How alike the columns are, as the shape of a gamma distribution of their densities."""
+
+
+@dataclass
+class Array:
+    """A constant.
+
+    Attributes:
+        shape: Rows (output channels) and columns.
+        itemsize: Bytes of an element: 1, 2 or 4.
+        words: The bits of the elements, unsigned (rows * columns,); None before it is decoded.
+    """
+
+    shape: tuple[int, int]
+    itemsize: int
+    words: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+class ArrayCoder:
+    """Codes arrays one after the other, in the order of decoding."""
+
+    def __init__(self, coder: Coder, blocks: list[bytes]) -> None:
+        """
+        Args:
+            blocks: The streams of fixed frequencies: appended to, or taken from the front.
+        """
+        self._coder = coder
+        self._blocks = blocks
+        self._numbers = Mixer(coder, 2, learning_rate=0.01)
+        self._bytes = Mixer(coder, 2, learning_rate=0.01)
+
+    def code(self, arrays: list[Array]) -> None:
+        """Codes all arrays; a decoder fills in their words."""
+        palettes = {
+            size: self._palette([a for a in arrays if a.itemsize == size], size) for size in (2, 4)
+        }
+        for array in arrays:
+            self._code(array, palettes.get(array.itemsize))
+
+    def _palette(self, arrays: list[Array], itemsize: int) -> np.ndarray:
+        """Codes the values that arrays of few values have in common, in rising order."""
+        values = np.empty(0, np.uint32)
+        if self._coder.encodes:
+            for array in sorted(arrays, key=lambda a: -a.size):
+                assert array.words is not None
+                nonzero = array.words[array.words != 0].astype(np.uint32)
+                joined = np.union1d(values, nonzero)
+                new = len(joined) - len(values)
+                if len(joined) <= _PALETTE and 2 * new <= len(nonzero):
+                    values = joined
+            values = values[np.argsort(_by_value(values, itemsize))]
+        count = self._number(len(values), "palette")
+        return self._plain(values, count, itemsize)
+
+    def _code(self, array: Array, palette: np.ndarray | None) -> None:
+        encodes = self._coder.encodes
+        words = array.words if array.words is not None else np.zeros(array.size, np.uint32)
+        words = words.astype(np.uint32)
+        is_sparse = bool(self._number(int(encodes and not words.all()), "has zeros"))
+        places = self._places(words, array.shape) if is_sparse else np.arange(array.size)
+        values = words[places] if encodes else np.empty(0, np.uint32)
+        in_palette = palette is not None and bool(
+            self._number(int(encodes and bool(np.isin(values, palette).all())), "in palette")
+        )
+        if palette is not None and in_palette:
+            order = np.argsort(palette)
+            indices = order[np.searchsorted(palette, values, sorter=order)] if encodes else values
+            bits = max(0, len(palette) - 1).bit_length()
+            indices = self._symbols(indices, places, array.shape, bits)
+            if len(indices) and int(indices.max()) >= len(palette):
+                raise ValueError("an index outside of the palette")
+            values = palette[indices]
+        elif array.itemsize == 1:
+            # The sign first, so that the tree splits at zero.
+            values = self._symbols(values ^ 128, places, array.shape, 8) ^ 128
+        else:
+            values = self._plain(values, len(places), array.itemsize)
+        words[places] = values
+        array.words = words.astype(f"u{array.itemsize}")
+
+    def _places(self, words: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Codes which elements are not zero; returns their indices in rising order."""
+        present = words != 0
+        if len(words) > _LONGEST_MAP:
+            packed = self._block(np.packbits(present), -(-len(words) // 8))
+            return np.flatnonzero(np.unpackbits(packed, count=len(words)))
+        rows, columns = shape
+        table = present.reshape(rows, columns)
+        prior = 0
+        if self._coder.encodes:
+            lengths = [_map_length(table, each) for each in _PRIORS]
+            prior = int(np.argmin(lengths))
+        prior = self._number(prior, "prior")
+        density = _Density(columns, _PRIORS[prior])
+        code = self._coder.code
+        found: list[int] = []
+        before = 0
+        for index in range(rows):
+            bits = table[index].tolist()
+            left = self._number(sum(bits), "row", min(before, 3))
+            if not 0 <= left <= columns:
+                raise ValueError("more weights than places")
+            before = left.bit_length()
+            hazards = density.hazards()
+            row: list[int] = []
+            for column in range(columns):
+                if not left:
+                    break
+                if left == columns - column:
+                    row.extend(range(column, columns))
+                    break
+                probability = int(left * hazards[column])
+                probability = 1 if probability < 1 else min(probability, ONE - 1)
+                if code(bits[column], probability):
+                    row.append(column)
+                    left -= 1
+            density.add(row)
+            found.extend(index * columns + column for column in row)
+        return np.array(found, np.int64)
+
+    def _symbols(
+        self, symbols: np.ndarray, places: np.ndarray, shape: tuple[int, int], bits: int
+    ) -> np.ndarray:
+        """Codes symbols below 2^bits, each in the light of its row and of the one before."""
+        count = len(places)
+        if not bits:
+            return np.zeros(count, np.uint32)
+        if count * bits > _MOST_DECISIONS:
+            return self._block(symbols.astype(np.uint8), count).astype(np.uint32)
+        mixer = Mixer(self._coder, 3, learning_rate=0.003)
+        given = symbols.tolist() if self._coder.encodes else [0] * count
+        found = []
+        last = 0
+        for symbol, row in zip(given, (places // shape[1]).tolist(), strict=True):
+            last = code_tree(mixer, symbol, bits, (0, row, last))
+            found.append(last)
+        return np.array(found, np.uint32)
+
+    def _plain(self, values: np.ndarray, count: int, itemsize: int) -> np.ndarray:
+        """Codes numbers without anything in common, a byte at a time from the highest on."""
+        planes = [values >> 8 * index & 255 for index in range(itemsize)][::-1]
+        if count * itemsize * 8 > _MOST_DECISIONS:
+            planes = [self._block(plane.astype(np.uint8), count) for plane in planes]
+        else:
+            coded = np.zeros((count, itemsize), np.uint32)
+            given = np.stack(planes, axis=-1).tolist() if self._coder.encodes else coded.tolist()
+            for index, number in enumerate(given):
+                above = 0
+                for place, byte in enumerate(number):
+                    # The lower bytes of a float are noise, but in bfloat16 they are zero.
+                    context = above if place < 2 else above == 0
+                    above = code_tree(self._bytes, byte, 8, ((itemsize, place), (place, context)))
+                    coded[index, place] = above
+            planes = list(coded.T)
+        result = np.zeros(count, np.uint32)
+        for plane in planes:
+            result = result << 8 | plane.astype(np.uint32)
+        return result
+
+    def _number(self, number: int, what: str, context: int = 0) -> int:
+        return code_number(self._numbers, number, (what, (what, context)))
+
+    def _block(self, symbols: np.ndarray, count: int) -> np.ndarray:
+        if self._coder.encodes:
+            self._blocks.append(encode(symbols))
+            return symbols
+        if not self._blocks:
+            raise ValueError("a block is missing")
+        return decode(self._blocks.pop(0), count)
+
+
+class _Density:
+    """What the rows so far tell of where the next row is not zero."""
+
+    def __init__(self, columns: int, prior: float) -> None:
+        self._counts = np.zeros(columns)
+        self._rows = 0
+        self._prior = prior
+
+    def hazards(self) -> list[float]:
+        """For each column, times ONE, the share that it has of what lies at or behind it.
+
+        A column's density is the mean of a gamma distribution, updated by its count (its mean is
+        the density of the whole, its shape the prior).
+        """
+        mean = (self._total() + 1.0) / ((self._rows + 1.0) * len(self._counts))
+        densities = (self._counts + self._prior) / (self._rows * mean + self._prior)
+        behind = np.cumsum(densities[::-1])[::-1]
+        return (densities * ONE / behind).tolist()
+
+    def add(self, row: list[int] | np.ndarray) -> None:
+        self._counts[row] += 1
+        self._rows += 1
+
+    def _total(self) -> float:
+        return float(self._counts.sum())
+
+
+def _map_length(table: np.ndarray, prior: float) -> float:
+    """The bits that a map's places will take, as `_places` codes them."""
+    density = _Density(table.shape[1], prior)
+    total = 0.0
+    for row in table:
+        places = np.flatnonzero(row)
+        if len(places):
+            last = places[-1] + 1
+            left = len(places) - np.cumsum(row) + row
+            chances = np.clip(left * np.array(density.hazards()) / ONE, 1 / ONE, 1 - 1 / ONE)
+            total -= np.sum(np.log2(np.where(row, chances, 1 - chances)[:last]))
+        density.add(places)
+    return total
+
+
+def _by_value(words: np.ndarray, itemsize: int) -> np.ndarray:
+    """Keys that sort the bits of floats as the floats are sorted."""
+    sign = 1 << 8 * itemsize - 1
+    return np.where(words & sign, sign - (words & sign - 1).astype(np.int64) - 1, words + sign)
