@@ -2,11 +2,11 @@
 
     python -m benchmarks.tfmot_job mnist10k.npz [--seeds 3] [--folder FOLDER]
 
-Train a cnn of 241,546 parameters for 8 epochs on 28x28 digits, then make it small. TFMOT prunes 80 %
-of the weights and quantizes with training in the loop (benchmarks/tfmot/job.py, the way of its
+Train a cnn of 241,546 parameters for 8 epochs on 28x28 digits, then make it small. TFMOT prunes
+80 % of the weights and quantizes with training in the loop (benchmarks/tfmot/job.py, the way of its
 guides). netopt runs `experiment=tfmot_job`, without controls for the time, as TFMOT has none, and
-with them for the row that its accuracy is compared with. The time is that of the whole process, from
-its start to its files. TFMOT's environment is made by pip the first time, outside the time.
+with them for the row that its accuracy is compared with. The time is that of the whole process,
+from its start to its files. TFMOT's environment is made by pip the first time, outside the time.
 """
 
 from __future__ import annotations
