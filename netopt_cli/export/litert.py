@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -16,8 +16,9 @@ import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from netopt_cli.contracts import ExportRecipe
+from netopt_cli.contracts import ExportRecipe, Scheme
 from netopt_cli.errors import ConfigError, RunError
+from netopt_cli.graph.schemes import ARITHMETIC
 
 _CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
 
@@ -27,11 +28,13 @@ class FrozenGraph:
     """A model as a graph of batch 1, `training=False`: float32 (1, *shape) -> logits (1, classes).
 
     Attributes:
+        model: What was traced.
         traced: The concrete function as it was traced: weights are variables, and every shape is
             known, also behind the compiled calls of grouped convolutions.
         frozen: The same with the weights folded to constants, which is what converts.
     """
 
+    model: keras.Model
     traced: tf.types.experimental.ConcreteFunction
     frozen: tf.types.experimental.ConcreteFunction
 
@@ -48,7 +51,7 @@ def freeze(model: keras.Model) -> FrozenGraph:
 
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="x")
     traced = tf.function(forward, autograph=False).get_concrete_function(signature)
-    return FrozenGraph(traced, convert_variables_to_constants_v2(traced))
+    return FrozenGraph(model, traced, convert_variables_to_constants_v2(traced))
 
 
 def to_litert(
@@ -57,51 +60,71 @@ def to_litert(
     """Converts to a file that LiteRT's built-in kernels run alone: no Flex, no custom operation.
 
     Args:
-        calibration: Yields normalized samples, float32 (1, *shape). Needed for `int8`: they fix the
-            ranges of the activations (Jacob et al., 2018, arXiv:1712.05877). Not read with
-            `recipe.trained_ranges`: the fake-quantization operations of the graph hold the ranges.
-            (Per-channel ranges of a kernel convert in convolutions, a dense layer's do not: the
-            converter fails on the transposition, so give it one range or make it a convolution.)
+        calibration: Yields normalized samples, float32 (1, *shape). Needed by the schemes with
+            integer activations: they fix the ranges of those (Jacob et al., 2018,
+            arXiv:1712.05877). Not read with `recipe.trained_ranges`: the fake-quantization
+            operations of the graph hold the ranges. (Per-channel ranges of a kernel convert in
+            convolutions, a dense layer's do not: the converter fails on the transposition, so give
+            it one range or make it a convolution.)
 
     Returns:
-        The flatbuffer. Input and output are float32, or for `int8` quantized int8.
+        The flatbuffer. Input and output are float32, or for the schemes with integer activations
+        quantized int8 (int16 for `int16x8`).
 
     Raises:
-        ConfigError: `int8` without a calibration sample.
+        ConfigError: Integer activations without a calibration sample.
         RunError: An operation has no kernel in LiteRT; it is named.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.frozen])
-    if recipe.scheme == "int8":
-        _refuse_loops(graph)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    samples: list[np.ndarray] = []
+    if ARITHMETIC[recipe.scheme] == "integer":
+        _refuse_loops(graph, recipe.scheme)
         if not recipe.trained_ranges:
             samples = list(calibration or ())
             if not samples:
                 raise ConfigError(
-                    "calibration_samples must be at least 1 to export int8. "
+                    f"calibration_samples must be at least 1 to export {recipe.scheme}. "
                     f"Received: calibration_samples={recipe.calibration_samples}"
                 )
-            converter.representative_dataset = lambda: ([sample] for sample in samples)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if recipe.scheme == "float32" or _is_plain_int8(recipe):
+        return _convert(graph, recipe.scheme, samples)
+    from netopt_cli.export.quantized import quantize_file  # 0.6 s, for those who quantize
+
+    return quantize_file(_convert(graph, "float32", ()), graph.model, recipe, samples)
+
+
+def _is_plain_int8(recipe: ExportRecipe) -> bool:
+    """What the converter does itself: it knows more operations than the quantizer of files."""
+    is_plain = recipe.calibration == "minmax" and not recipe.weight_bits
+    return recipe.scheme == "int8" and (is_plain or recipe.trained_ranges)
+
+
+def _convert(graph: FrozenGraph, scheme: Scheme, samples: Sequence[np.ndarray]) -> bytes:
+    """Converts to float32, or to int8 with ranges from the samples; from the graph without any."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.frozen])
+    if scheme == "int8":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
+        if samples:
+            converter.representative_dataset = lambda: ([sample] for sample in samples)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     try:
         with warnings.catch_warnings():
             # "Statistics for quantized inputs were expected": the calibration gives them.
             warnings.simplefilter("ignore", UserWarning)
             return converter.convert()
     except (ConverterError, RuntimeError, ValueError) as error:
-        raise RunError(_explain(str(error), recipe.scheme)) from error
+        raise RunError(_explain(str(error), scheme)) from error
 
 
-def _refuse_loops(graph: FrozenGraph) -> None:
+def _refuse_loops(graph: FrozenGraph, scheme: Scheme) -> None:
     """LiteRT's calibration ends the whole process on control flow, so it must not get there."""
     for op in graph.traced.graph.get_operations():
         if op.type in _CONTROL_FLOW:
             raise RunError(
-                f"Cannot export int8: the operation {op.type} ({op.name}) is control flow, which "
-                "cannot be calibrated. Unroll the layer (`unroll=True` of LSTM and GRU) or export "
-                "float32."
+                f"Cannot export {scheme}: the operation {op.type} ({op.name}) is control flow, "
+                "which cannot be calibrated. Unroll the layer (`unroll=True` of LSTM and GRU) or "
+                "use a scheme with float activations."
             )
 
 

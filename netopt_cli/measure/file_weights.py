@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 _DTYPES = {
     schema.TensorType.FLOAT32: "float32",
     schema.TensorType.FLOAT16: "float16",
+    schema.TensorType.INT16: "int16",
     schema.TensorType.INT8: "int8",
     schema.TensorType.INT4: "int4",
 }
@@ -24,7 +25,7 @@ class FileWeight:
     Attributes:
         name: As the converter named it.
         shape: In LiteRT's layout, which differs from that of Keras.
-        dtype: float32, float16, int8 or int4.
+        dtype: float32, float16, int16, int8 or int4.
         size: Number of elements.
         zeros: Elements that stand for zero: those equal to the zero point when quantized.
     """

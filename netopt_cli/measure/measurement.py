@@ -9,16 +9,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from netopt_cli.contracts import Network, Timing
+from netopt_cli.contracts import ExportRecipe, Network, Scheme, Timing
 from netopt_cli.dataset import Dataset
 from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
+from netopt_cli.graph.quantizers import quantized_weights
+from netopt_cli.graph.schemes import weight_bits
 from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.parity import PARITY_SAMPLES, check_parity
@@ -139,6 +141,8 @@ def measure(
             "macs_uncounted": macs.uncounted,
             "parity": parity,
             "recipe": network.recipe.scheme,
+            "weight_bits": dict(network.recipe.weight_bits),
+            "calibration": network.recipe.calibration,
             "calibration_samples": min(network.recipe.calibration_samples, len(data.train)),
             "runtime": f"ai-edge-litert {version('ai-edge-litert')}",
             "device": timing.device,
@@ -158,17 +162,32 @@ def gzip_size(content: bytes) -> int:
 def calibration_samples(network: Network, data: Dataset, seed: int) -> Iterator[np.ndarray]:
     """Yields as many normalized training samples as the network's recipe asks for, float32
     (1, *shape); the seed chooses them."""
-    samples = network.recipe.calibration_samples
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[:samples]
+    chosen = _calibration_choice(network.recipe, data, seed)
     if len(chosen):
         for x, _ in data.normalized_batches(data.train.take(chosen), 1):
             yield x
 
 
-def compare(
-    network: Network, data: Dataset, runner: Runner, scheme: Literal["float32", "int8"]
-) -> dict[str, Any]:
+def _calibration_choice(recipe: ExportRecipe, data: Dataset, seed: int) -> np.ndarray:
+    """Indices of training samples: any, or as many of each class as there are."""
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    if recipe.calibration_sampling == "stratified":
+        labels = data.train.y[order]
+        # How many samples of its class come before each: all first ones, then all second ones, …
+        rank = np.empty(len(order), int)
+        for label in range(data.classes):
+            of_class = labels == label
+            rank[of_class] = np.arange(np.count_nonzero(of_class))
+        order = order[np.argsort(rank, kind="stable")]
+    return order[: recipe.calibration_samples]
+
+
+def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> dict[str, Any]:
     """The parity of a file with its network, with the accuracy of both on its samples.
+
+    Returns:
+        `max_abs` is the largest difference of logits to the network. What is held to `tolerance` is
+        `max_abs_rounded`, that to the network with its kernels rounded as the file's are.
 
     Raises:
         ParityError: They differ by more than files of `scheme` may.
@@ -178,12 +197,21 @@ def compare(
     spread = np.linspace(0, len(data.validation) - 1, count).astype(int)
     samples = data.validation.take(spread)
     batches = list(data.normalized_batches(samples, _BATCH))
-    expected = np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
     actual = np.concatenate(list(runner.logits(x for x, _ in batches)))
     labels = np.concatenate([y for _, y in batches])
-    parity = check_parity(scheme, expected, actual)
+
+    def logits() -> np.ndarray:
+        return np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
+
+    expected = rounded = logits()
+    if scheme != "float32" and not network.recipe.trained_ranges:
+        bits = weight_bits(network.model, scheme, network.recipe.weight_bits)
+        with quantized_weights(network.model, bits):
+            rounded = logits()
+    parity = check_parity(scheme, rounded, actual)
     return {
-        "max_abs": parity.max_abs,
+        "max_abs": float(np.abs(expected - actual).max()),
+        "max_abs_rounded": parity.max_abs,
         "tolerance": parity.tolerance,
         "samples": parity.samples,
         "keras_accuracy": float(np.mean(expected.argmax(axis=-1) == labels)),

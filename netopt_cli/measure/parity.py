@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from netopt_cli.contracts import Scheme
 from netopt_cli.errors import ParityError
+from netopt_cli.graph.schemes import ARITHMETIC, Arithmetic
 
 PARITY_SAMPLES = 256
 FLOAT32_TOLERANCE = 1e-3
-INT8_TOLERANCE = 0.4
+SPREAD_TOLERANCE: Mapping[Arithmetic, float] = {"float": 0.05, "dynamic": 0.2, "integer": 0.4}
 INT8_RESOLUTION = 0.02
 
 
@@ -24,31 +26,43 @@ class Parity:
     samples: int
 
 
-def tolerance(scheme: Literal["float32", "int8"], expected: np.ndarray) -> float:
+def tolerance(scheme: Scheme, expected: np.ndarray) -> float:
     """The largest difference to `expected`, logits (n, classes), that is not a broken export.
 
     float32: 1e-3 × max(1, largest |logit|): the same sums in another order.
 
-    int8: 0.4 × the spread, which is the range of the logit that varies most over the samples. An
-    output that does not depend on the input is off by at least 0.5 spread, whatever its value.
-    What quantization does to a working network is mostly the saturation of a few logits beyond the
-    calibrated range. Measured on MNIST with an MLP, LeNet-5, the CNN, ResNet-8 and a MobileNet
-    (ReLU, ReLU6, swish), untrained and after 1 and 4 epochs: at most 0.20 spread with 100
-    calibration samples and 0.40 with 10 (trained: 0.17 and 0.24). Broken files of the trained
-    networks: zeros ≥ 0.52, classes shifted by one ≥ 0.87, inverted pixels ≥ 0.56, flipped images
-    ≥ 0.53, pixels not scaled ≥ 0.89. For a network whose output hardly varies, where the spread
-    says nothing, 2 % of the largest |logit| (five steps of int8) and never less than 1e-3.
+    Other schemes are compared with the network whose kernels are rounded as in the file, so that
+    what remains is due to the activations. The tolerance is a part of the spread, the range of the
+    logit that varies most over the samples. An output that does not depend on the input is off by
+    at least 0.5 spread, whatever its value. For a network whose output hardly varies, where the
+    spread says nothing, it is never less than that of float32, and for quantized activations 2 % of
+    the largest |logit| (five steps of int8).
+
+    Float activations (float16, weight_int8, weight_int4): 0.05 spread. Measured on a CNN, an MLP,
+    ResNet-8, a MobileNet, attention, LSTM, 1-D convolutions and an embedding, trained or not: at
+    most 0.0001, and 0.005 for float16, which rounds kernels after BatchNorm was folded in.
+
+    Activations rounded in each inference (dynamic, dynamic_int4): 0.2 spread; the same networks:
+    at most 0.05.
+
+    Integer activations (int8, int8x4, int16x8): 0.4 spread. What they do to a working network is
+    mostly the saturation of a few logits beyond the calibrated range. Measured for int8 on MNIST
+    with an MLP, LeNet-5, the CNN, ResNet-8 and a MobileNet (ReLU, ReLU6, swish), untrained and
+    after 1 and 4 epochs: at most 0.20 spread with 100 calibration samples and 0.40 with 10
+    (trained: 0.17 and 0.24). Broken files of the trained networks: zeros ≥ 0.52, classes shifted by
+    one ≥ 0.87, inverted pixels ≥ 0.56, flipped images ≥ 0.53, pixels not scaled ≥ 0.89.
     """
     largest = float(np.abs(expected).max())
+    least = FLOAT32_TOLERANCE * max(1.0, largest)
     if scheme == "float32":
-        return FLOAT32_TOLERANCE * max(1.0, largest)
-    spread = float(np.ptp(expected, axis=0).max())
-    return max(INT8_TOLERANCE * spread, INT8_RESOLUTION * largest, FLOAT32_TOLERANCE)
+        return least
+    arithmetic = ARITHMETIC[scheme]
+    if arithmetic != "float":
+        least = max(INT8_RESOLUTION * largest, FLOAT32_TOLERANCE)
+    return max(SPREAD_TOLERANCE[arithmetic] * float(np.ptp(expected, axis=0).max()), least)
 
 
-def check_parity(
-    scheme: Literal["float32", "int8"], expected: np.ndarray, actual: np.ndarray
-) -> Parity:
+def check_parity(scheme: Scheme, expected: np.ndarray, actual: np.ndarray) -> Parity:
     """Compares the logits (n, classes) of the network and of its file.
 
     Raises:
