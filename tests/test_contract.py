@@ -24,6 +24,8 @@ TINY = [
     "arch=mlp", "arch.hidden=[8]", "train.epochs=1", "train.steps_per_call=5",
     "data.train_limit=150", "target.warmup_runs=2", "target.timed_runs=30",
 ]  # fmt: skip
+TINY_CNN = ["arch=cnn", "arch.filters=[4,8]"]
+NEEDS_CONVOLUTIONS = {"lighten"}
 
 
 def choices(group: str) -> list[str]:
@@ -90,7 +92,8 @@ def saved_and_loaded(model: keras.Model, folder: Path) -> keras.Model:
 
 @pytest.mark.parametrize("name", [name for name in choices("opt") if name != "none"])
 def test_opt(name: str, tmp_path: Path) -> None:
-    cfg = compose([f"opt={name}", *TINY, *opt_needs(name)])
+    tiny = [*TINY_CNN, *TINY[2:]] if name in NEEDS_CONVOLUTIONS else TINY
+    cfg = compose([f"opt={name}", *tiny, *opt_needs(name)])
     result = experiment.run(
         cfg, tmp_path, allow=(), command=["test"], messages=Console(quiet=True), quiet=True
     )
@@ -106,6 +109,8 @@ def opt_needs(name: str) -> list[str]:
     """Shortens the stages that have epochs of their own."""
     node = OmegaConf.load(catalog.find("opt", name, FOLDERS))
     overrides = [f"opt.{name}.epochs=1"] if "epochs" in node else []
+    if name == "share":
+        overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
     if name == "distill":
         overrides += ["opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1"]
     return overrides

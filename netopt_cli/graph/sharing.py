@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -14,13 +14,18 @@ import numpy as np
 
 from netopt_cli.errors import InputError
 from netopt_cli.graph.calls import Edges, graphs
-from netopt_cli.graph.naming import left_lines, require_matches
-from netopt_cli.graph.rebuild import is_graph, plain_copy, rebuild
+from netopt_cli.graph.naming import left_lines, require_matches, unused_name
+from netopt_cli.graph.rebuild import is_graph, layers, plain_copy, rebuild
 
 Start = Literal["first", "mean"]
 Normalization = Literal["shared", "per_call"]
 
-_NORMS = (keras.layers.BatchNormalization,)
+_POOLED = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,7 @@ def choose_groups(
     *,
     patterns: Sequence[str] = ("*",),
     most: int | None = None,
-    normalization: Normalization = "shared",
+    normalization: Normalization = "per_call",
 ) -> tuple[list[Group], list[str]]:
     """Finds the layers that can share their weights.
 
@@ -56,8 +61,9 @@ def choose_groups(
         patterns: Of layer names. Only layers that match the same one share; the first that matches
             counts.
         most: At most so many layers share, neighbours first; None sets no limit.
-        normalization: `shared`: the BatchNormalizations that follow the layers of a group, each its
-            own, become one as well. `per_call`: they stay.
+        normalization: `per_call`: the BatchNormalizations that follow the layers of a group stay,
+            one for each call. `shared`: they become one as well, which has one mean and variance
+            for calls that differ in both.
 
     Returns:
         The groups in the model's order, and lines that say which layers with a kernel share nothing
@@ -102,21 +108,36 @@ def choose_groups(
 def share(model: keras.Model, groups: Sequence[Group], *, start: Start = "first") -> keras.Model:
     """Rebuilds a model in which the first layer of each group stands for all of it.
 
+    The converter to LiteRT folds a BatchNormalization into the convolution before it. Where each
+    call of a shared one has its own, the float32 file would hold a kernel for each call again. A
+    max pooling over one element, which changes nothing, keeps the two apart.
+
     Args:
         start: The weights of a group begin as those of its first layer, or as the mean of all.
     """
-    leaders = {id(layer): group for group in groups for layer in group.layers}
+    group_of = {id(layer): group for group in groups for layer in group.layers}
     made: dict[int, keras.Layer] = {}
+    taken = {layer.name for layer in layers(model)}
+    pools = {
+        id(norm): _identity(layer, unused_name(f"{norm.name}_unfused", taken))
+        for layer, norm in _norms_of_calls(groups, Edges(model))
+        if id(norm) not in group_of
+    }
 
     def clone(layer: keras.Layer) -> keras.Layer | None:
-        group = leaders.get(id(layer))
+        group = group_of.get(id(layer))
         if group is None:
             return None
         if id(group) not in made:
             made[id(group)] = plain_copy(group.layers[0])
         return made[id(group)]
 
-    rebuilt, _ = rebuild(model, clone=clone)
+    def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) in pools:
+            args = (pools[id(layer)](args[0]), *args[1:])
+        return new_layer(*args, **kwargs)
+
+    rebuilt, _ = rebuild(model, clone=clone, call=call)
     for group in groups:
         values = [layer.get_weights() for layer in group.layers]
         if start == "first":
@@ -136,14 +157,34 @@ def _has_kernel(layer: keras.Layer) -> bool:
     )
 
 
+def _norms_of_calls(
+    groups: Sequence[Group], edges: Edges
+) -> Iterator[tuple[keras.Layer, keras.Layer]]:
+    """Yields the convolutions of the groups that have a norm of their own behind, and that norm."""
+    for group in groups:
+        for layer in group.layers:
+            norm = edges.only_user(layer)
+            if (
+                isinstance(layer, _POOLED)
+                and type(norm) is keras.layers.BatchNormalization
+                and edges.places(norm) == 1
+            ):
+                yield layer, norm
+
+
+def _identity(layer: keras.Layer, name: str) -> keras.Layer:
+    """A pooling over one element of what a convolution puts out."""
+    flat = len(layer.kernel_size) == 1
+    pool = keras.layers.MaxPooling1D if flat else keras.layers.MaxPooling2D
+    return pool(1, data_format=layer.data_format, name=name)
+
+
 def _norms_after(group: Group, edges: Edges) -> Group | None:
     """The norms that follow the layers of a group, when each has its own and they are alike."""
     norms = [edges.only_user(layer) for layer in group.layers]
-    if any(type(norm) not in _NORMS or edges.places(norm) > 1 for norm in norms):
-        return None
-    if len({_signature(norm) for norm in norms}) > 1:
-        return None
-    return Group(norms)
+    found = [norm for norm in norms if type(norm) is keras.layers.BatchNormalization]
+    each_its_own = len(found) == len(norms) and all(edges.places(norm) == 1 for norm in found)
+    return Group(found) if each_its_own and len(set(map(_signature, found))) == 1 else None
 
 
 def _signature(layer: keras.Layer) -> tuple[Any, ...]:

@@ -15,16 +15,16 @@ from netopt_cli.graph.sharing import Normalization, Start, choose_groups, share
 class Share:
     """Lets equal layers share one set of weights, then fine-tunes (Lan et al., 2020, ALBERT).
 
-    The file stores shared weights once; the arithmetic stays. Not so with a BatchNormalization of
-    its own for each call: the export to float32 folds it into the kernel, and each call gets its
-    own again. An int8 or packed file does not.
+    The file stores shared weights once; the arithmetic stays. Convolutions that had a
+    BatchNormalization each keep them: what the calls put out differs in mean and variance.
 
     Attributes:
         patterns: Of layer names; layers that match the same one, and are equal, share. The default
             lets all equal layers share; `block_*_conv_1` and `block_*_conv_2` keep the two apart.
         max_layers: At most so many layers share one set, neighbours first; None sets no limit.
-        normalization: `shared`: the BatchNormalizations after the layers of a group become one too.
-            `per_call`: each call keeps its own.
+        normalization: `per_call`: each call keeps its BatchNormalization, which is no longer fused
+            into the convolution (a few per cent of latency). `shared`: they become one, whose
+            statistics fit no call well; training hides that, inference does not.
         start: From the weights of the `first` layer of a group, or the `mean` of all.
         epochs: Epochs of the fine-tuning.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
@@ -32,7 +32,7 @@ class Share:
 
     patterns: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
     max_layers: Annotated[int, Field(ge=2)] | None = None
-    normalization: Normalization = "shared"
+    normalization: Normalization = "per_call"
     start: Start = "first"
     epochs: Annotated[int, Field(ge=1)] = 5
     learning_rate: Annotated[float, Field(gt=0)] | None = None

@@ -64,25 +64,46 @@ def test_the_file_stores_a_shared_kernel_once():
         if len(weight.shape) == 1:  # Norms of equal statistics would fold into equal kernels.
             weight.assign(random.uniform(0.5, 1.5, weight.shape))
     before = file_size(model)
-    together, _ = choose_groups(model)
-    apart, _ = choose_groups(model, normalization="per_call")
-    saved = sum(group.saved for group in apart)
-    assert file_size(share(model, together)) < before - 4 * saved * 0.9
-    # The converter folds a BatchNorm of each call into a kernel of each call.
-    assert file_size(share(model, apart)) > before * 0.95
+    groups, _ = choose_groups(model)
+    shared = share(model, groups)
+    saved = sum(group.saved for group in groups)
+    assert saved == model.count_params() - shared.count_params()
+    assert file_size(shared) < before - 4 * saved * 0.9
+
+
+@pytest.mark.parametrize(
+    ("shape", "make"),
+    [((8, 8, 3), layers.Conv2D), ((8, 3), layers.Conv1D), ((8, 8, 3), layers.DepthwiseConv2D)],
+)
+def test_norms_of_each_call_do_not_change_what_is_computed(shape, make):
+    inputs = keras.Input(shape)
+    x = inputs
+    for index in range(3):
+        arguments = (3, 3) if "Depthwise" not in make.__name__ else (3,)
+        x = make(*arguments, padding="same", name=f"conv_{index}")(x)
+        x = layers.BatchNormalization(name=f"norm_{index}")(x)
+    model = keras.Model(inputs, x)
+    for index in range(1, 3):
+        model.get_layer(f"conv_{index}").set_weights(model.get_layer("conv_0").get_weights())
+    for weight in model.weights:
+        if "norm" in weight.path:
+            weight.assign(np.random.default_rng(index).uniform(0.5, 1.5, weight.shape))
+    shared = share(model, choose_groups(model)[0])
+    np.testing.assert_allclose(outputs(shared), outputs(model), atol=1e-5)
+    assert [layer.name for layer in shared.layers if "norm" in layer.name] == [
+        name for index in range(3) for name in (f"norm_{index}_unfused", f"norm_{index}")
+    ]
 
 
 def test_patterns_keep_positions_apart_and_a_limit_pairs_neighbours():
     model = resnet.build((8, 8, 3), 3, depth=20)
-    groups, left = choose_groups(
-        model, patterns=["block_*_conv_1", "block_*_conv_2"], normalization="per_call"
-    )
+    groups, left = choose_groups(model, patterns=["block_*_conv_1", "block_*_conv_2"])
     assert names(groups)[:2] == [
         ["block_1_conv_1", "block_2_conv_1", "block_3_conv_1"],
         ["block_1_conv_2", "block_2_conv_2", "block_3_conv_2"],
     ]
     assert "no pattern matches: stem_conv" in left[0]
-    pairs, _ = choose_groups(model, patterns=["block_*_conv_2"], most=2, normalization="per_call")
+    pairs, _ = choose_groups(model, patterns=["block_*_conv_2"], most=2)
     assert names(pairs) == [
         ["block_1_conv_2", "block_2_conv_2"],
         ["block_4_conv_2", "block_5_conv_2"],
@@ -92,10 +113,10 @@ def test_patterns_keep_positions_apart_and_a_limit_pairs_neighbours():
 
 def test_norms_join_or_stay():
     model = resnet.build((8, 8, 3), 3, depth=14)
-    together, _ = choose_groups(model, patterns=["block_[12]_*"])
+    together, _ = choose_groups(model, patterns=["block_[12]_*"], normalization="shared")
     assert names(together)[1] == [f"block_{b}_conv_{c}_bn" for b in (1, 2) for c in (1, 2)]
     assert "block_2_conv_1_bn" not in [x.name for x in share(model, together).layers]
-    apart, _ = choose_groups(model, patterns=["block_[12]_*"], normalization="per_call")
+    apart, _ = choose_groups(model, patterns=["block_[12]_*"])
     assert "block_2_conv_1_bn" in [x.name for x in share(model, apart).layers]
 
 
