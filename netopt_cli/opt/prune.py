@@ -1,76 +1,261 @@
-"""Unstructured magnitude pruning with a gradual schedule."""
+"""Unstructured and N:M pruning: which weights go, when, and how those that stay are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Modifier, Network, Preflight
-from netopt_cli.errors import InputError
+from netopt_cli.errors import InputError, did_you_mean
+from netopt_cli.graph import saliency
+from netopt_cli.graph.batch_norm import recalibrate
+from netopt_cli.graph.gates import HardConcrete, Learned, Movement, WeightNoise, learning
 from netopt_cli.graph.kernels import keep_zeros, kernels, sparsity_of
+from netopt_cli.graph.masks import (
+    Masks,
+    NOfM,
+    Pattern,
+    SoFar,
+    Unstructured,
+    in_full,
+    input_axes,
+)
+from netopt_cli.graph.rebuild import rebuild
+from netopt_cli.graph.reinitialize import reinitialize
+
+_LEARNED = ("movement", "l0", "variational")
+_ROUNDS = ("iterative", "lottery")
+_BATCH = 64
+_DRAWS = 20
+"""How often a ramp draws the masks anew: criteria that ask the data cost a pass each time."""
+_SANITY = {
+    "shuffle_mask": "the mask is shuffled within each layer, the weights of before train under it",
+    "reinitialize": "new weights train under the mask",
+}
+
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Sets the weights of smallest magnitude to zero while training goes on.
+    """Sets the least important weights to zero and trains the others.
 
-    The sparsity follows s(t) = s_end (1 - (1 - t / t_end)^3) (Zhu and Gupta, 2017), then the
-    surviving weights are fine-tuned. The zeros travel with the network: no later stage fills them.
-    A sparse file is smaller once compressed; it is not faster on a runtime without sparse kernels.
+    The zeros travel with the network: no later stage fills them. A sparse file is smaller once
+    compressed; it is not faster on a runtime without sparse kernels. At least one weight of each
+    layer stays.
+
+    The learned criteria (`movement`, `l0`, `variational`) spend `ramp_fraction` of the epochs on
+    learning what matters; then the weights that rank lowest go until the sparsity is reached, and
+    the others are trained. They want an adaptive optimizer.
+
+    SNIP as it was published, at initialization, is `criterion=snip schedule=lottery rounds=1`.
 
     Attributes:
-        sparsity: Fraction of the kernels' weights that end as zero.
-        scope: `global` compares the magnitudes of all layers, `layerwise` prunes each alike.
-        schedule: `polynomial`, or `one_shot` at the first step.
-        ramp_fraction: Part of the training in which `polynomial` reaches the final sparsity.
-        epochs: Epochs of the stage.
-        learning_rate: Peak of the stage's schedule; None is that of `train`.
+        sparsity: Fraction of the kernels' weights that end as zero; with `n_of_m` it is 1 - n / m.
+        criterion: What is important. `magnitude` (Han et al., 2015); `lamp` (Lee et al., 2021), the
+            magnitude made comparable across layers; `snip` (Lee et al., 2019), weight times
+            gradient; `taylor` (Molchanov et al., 2019), the same batch by batch; `movement` (Sanh
+            et al., 2020), which in short trainings does better with `one_shot`; `l0`, hard-concrete
+            gates (Louizos et al., 2018); `variational` dropout (Molchanov et al., 2017); `random`,
+            the control.
+        scope: `global` lets the weights of all layers compete, `layerwise` prunes each alike.
+        layer_sparsity: Pattern of weight paths -> sparsity of each such layer by itself; the first
+            pattern that matches counts.
+        pattern: `unstructured`, or `n_of_m`: of each `m` consecutive inputs of a unit, `n` stay.
+        schedule: `one_shot` at the first step; `polynomial`: s(t) = s (1 - (1 - t / t_end)^3) (Zhu
+            and Gupta, 2017); `iterative`: rounds that each remove the same share of what is left;
+            `lottery`: such rounds, before each of which the weights go back to those of
+            `rewind_epoch` (Frankle and Carbin, 2019; Frankle et al., 2020).
+        ramp_fraction: Part of the training in which `polynomial` reaches the final sparsity, or
+            in which the learned criteria learn.
+        rounds: Of `iterative` and `lottery`.
+        rewind_epoch: Epoch of the baseline's training that `lottery` goes back to; 0 is its start.
+        epochs: Of the stage in all; of each round of `lottery`, as each starts anew.
+        learning_rate: Peak of the schedule of each training; None is that of `train`.
+        penalty: Factor of the penalty for each training sample: of `l0` the expected number of open
+            gates in excess, of `variational` the KL divergence.
+        scoring_samples: Training samples that `snip`, `taylor` and the re-calibration look at.
+        recalibrate_batch_norm: Estimates the statistics of BatchNorm anew in the end.
+        sanity_check: Replaces the result by a control. `shuffle_mask` shuffles the final mask
+            within each layer and trains the weights of before under it; `reinitialize` trains new
+            weights under the final mask.
         exclude: Patterns of weight paths to leave alone (`logits/*`).
     """
 
-    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    sparsity: Sparsity = 0.8
+    criterion: Literal["magnitude", "snip", "taylor", "movement", "l0", "variational", "random"] = (
+        "magnitude"
+    )
     scope: Literal["global", "layerwise"] = "global"
-    schedule: Literal["polynomial", "one_shot"] = "polynomial"
+    layer_sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    pattern: Literal["unstructured", "n_of_m"] = "unstructured"
+    n: Annotated[int, Field(ge=1)] = 2
+    m: Annotated[int, Field(ge=2)] = 4
+    schedule: Literal["one_shot", "polynomial", "iterative", "lottery"] = "polynomial"
     ramp_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    rounds: Annotated[int, Field(ge=1)] = 5
+    rewind_epoch: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=1)] = 5
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    penalty: Annotated[float, Field(ge=0)] = 1.0
+    scoring_samples: Annotated[int, Field(ge=1)] = 512
+    recalibrate_batch_norm: bool = True
+    sanity_check: Literal["none", "shuffle_mask", "reinitialize"] = "none"
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.pattern == "n_of_m" and self.n >= self.m:
+            raise ValueError(f"n must be below m. Received: n={self.n}, m={self.m}")
+        if self.pattern == "n_of_m" and self.layer_sparsity:
+            raise ValueError(
+                "layer_sparsity cannot be met with pattern=n_of_m, which prunes every layer to "
+                f"1 - n / m. Received: layer_sparsity={dict(self.layer_sparsity)}"
+            )
+        if self.criterion in _LEARNED and self.schedule in _ROUNDS:
+            raise ValueError(
+                f"criterion={self.criterion} is learned once and works with schedule=polynomial or "
+                f"one_shot. Received: schedule={self.schedule}"
+            )
+        if self.criterion in _LEARNED and self.epochs < 2:
+            raise ValueError(
+                f"epochs must be >= 2 with criterion={self.criterion}: one to learn what matters, "
+                f"one to train what stays. Received: epochs={self.epochs}"
+            )
+        if self.schedule == "iterative" and self.epochs < self.rounds:
+            raise ValueError(
+                "epochs must be >= rounds with schedule=iterative. "
+                f"Received: epochs={self.epochs}, rounds={self.rounds}"
+            )
+
     def __call__(self, network: Network, context: Context) -> Network:
-        chosen = self._chosen(network.model)
-        pruning = _Pruning(self, list(chosen.values()))
-        modifier = Modifier(
-            "prune",
-            before_steps=pruning.update,
-            constrain=pruning.constrain,
-            settles_at=self.ramp_fraction if self.schedule == "polynomial" else 0.0,
+        targets = self._targets(network.model)
+        for line in targets.left:
+            context.note(line)
+        work = _Work(self, network, context, targets)
+        if self.criterion in _LEARNED:
+            self._learn_then_prune(work)
+        elif self.schedule in _ROUNDS:
+            self._prune_in_rounds(work)
+        elif self.schedule == "polynomial":
+            self._prune_gradually(work)
+        else:
+            work.prune(self._importance(work)())
+            work.train(self.epochs)
+        if self.sanity_check != "none":
+            self._replace_by_control(work)
+        if self.recalibrate_batch_norm and recalibrate(network.model, work.batches):
+            context.note("BatchNorm re-calibrated")
+        work.report()
+        return replace(
+            network,
+            keeps=(*network.keeps, keep_zeros(list(targets.kernels))),
+            properties=network.properties | {"zeros"},
         )
-        network = context.fit(
-            network, epochs=self.epochs, learning_rate=self.learning_rate, modifiers=[modifier]
-        )
-        achieved = sparsity_of([kernels(network.model)[path] for path in chosen])
-        context.note(
-            f"{achieved:.1%} of {sum(v.numpy().size for v in chosen.values()):,} weights in "
-            f"{len(chosen)} kernels are zero ({self.scope})"
-        )
-        return replace(network, keeps=(*network.keeps, keep_zeros(list(chosen))))
 
     def plan(self, preflight: Preflight) -> Network:
-        self._chosen(preflight.network.model)
-        return preflight.network
+        preflight.refuse_after(
+            "codebook", "zeros would break up the values that weights share; prune first"
+        )
+        if self.schedule == "lottery" and not preflight.is_first:
+            raise InputError(
+                f"opt.{preflight.stage}.schedule=lottery goes back to weights of the baseline and "
+                "would throw away what the stages before it made: put it first, or use "
+                f"opt.{preflight.stage}.schedule=iterative"
+            )
+        network = preflight.network
+        model, _ = rebuild(network.model)
+        targets = self._targets(model)
+        masks = Masks(targets.weights, keep_zeros="zeros" in network.properties)
+        masks.draw(targets.pattern, saliency.magnitude(targets.weights)(), in_full)
+        masks.apply()
+        return replace(network, model=model, properties=network.properties | {"zeros"})
 
-    def _chosen(self, model: keras.Model) -> dict[str, keras.Variable]:
+    # When it is pruned
+
+    def _prune_gradually(self, work: _Work) -> None:
+        importance = self._importance(work)
+        ramp = _ramp(self.ramp_fraction, lambda so_far: work.prune(importance(), so_far))
+        work.train(self.epochs, Modifier("ramp", before_steps=ramp, settles_at=self.ramp_fraction))
+
+    def _prune_in_rounds(self, work: _Work) -> None:
+        is_lottery = self.schedule == "lottery"
+        if is_lottery:
+            work.start = work.context.rewound(self.rewind_epoch).model.get_weights()
+        importance = self._importance(work)
+        ends = np.linspace(0, self.epochs, self.rounds + 1).round().astype(int)
+        for number, epochs in enumerate(np.diff(ends).tolist(), start=1):
+            if is_lottery and self.criterion == "snip":
+                work.go_back()  # Which judges weights that are not trained yet.
+            work.prune(importance(), partial(_geometric, done=number / self.rounds))
+            if is_lottery:
+                work.go_back()
+            work.train(self.epochs if is_lottery else epochs, restart=is_lottery)
+
+    def _learn_then_prune(self, work: _Work) -> None:
+        learned = self._learned(work)
+        ramp = _ramp(1.0, lambda so_far: work.draw(learned.scores(), so_far))
+        epochs = min(self.epochs - 1, max(1, round(self.ramp_fraction * self.epochs)))
+        gradual = self.schedule == "polynomial"
+        work.fit(epochs, learning(learned, work.weights, work.masks, ramp if gradual else None))
+        work.context.note(f"after {epochs} epochs of learning, {learned.summary()}")
+        learned.settle()
+        work.draw(learned.scores())
+        work.masks.apply()
+        work.train(self.epochs - epochs)
+
+    def _replace_by_control(self, work: _Work) -> None:
+        model = work.network.model
+        model.set_weights(work.start)
+        if self.sanity_check == "shuffle_mask":
+            generator = np.random.default_rng([work.context.seed, 1])
+            work.masks.assign(work.targets.pattern.shuffled(work.masks.values, generator))
+        else:
+            reinitialize(model, work.context.seed + 2)
+        work.masks.apply()
+        work.context.note(f"sanity check: {_SANITY[self.sanity_check]}")
+        is_new = self.sanity_check == "reinitialize" or self.schedule == "lottery"
+        work.train(self.epochs, restart=is_new)
+
+    # By what it is pruned
+
+    def _importance(self, work: _Work) -> saliency.Importance:
+        if self.criterion == "magnitude":
+            return saliency.magnitude(work.weights)
+        if self.criterion == "lamp":
+            return saliency.lamp(work.weights)
+        if self.criterion == "random":
+            return saliency.random(work.weights, work.context.seed)
+        of_data = saliency.snip if self.criterion == "snip" else saliency.taylor
+        return of_data(work.network.model, work.weights, work.batches)
+
+    def _learned(self, work: _Work) -> Learned:
+        if self.criterion == "movement":
+            return Movement(work.weights)
+        factor = self.penalty / len(work.context.data.train)
+        if self.criterion == "l0":
+            return HardConcrete(work.weights, sparsity=work.final_sparsity, factor=factor)
+        return WeightNoise(work.weights, factor=factor)
+
+    # What is pruned
+
+    def _targets(self, model: keras.Model) -> _Targets:
         everything = kernels(model)
+        if not everything:
+            raise InputError(
+                f"opt.prune needs trainable kernels, and model '{model.name}' has none: Dense, "
+                "convolution, recurrent, attention and embedding layers have them"
+            )
         chosen = {
-            path: variable
-            for path, variable in everything.items()
+            path: kernel
+            for path, kernel in everything.items()
             if not any(fnmatchcase(path, pattern) for pattern in self.exclude)
         }
         if not chosen:
@@ -78,49 +263,152 @@ class Prune:
                 "opt.prune.exclude leaves no weight to prune. "
                 f"Received: {list(self.exclude)}; weights: {', '.join(everything)}"
             )
-        return chosen
+        if self.pattern == "unstructured":
+            return _Targets(chosen, self._unstructured(list(chosen)))
+        return self._n_of_m(model, chosen)
+
+    def _unstructured(self, paths: list[str]) -> Unstructured:
+        for pattern in self.layer_sparsity:
+            if not any(fnmatchcase(path, pattern) for path in paths):
+                raise InputError(
+                    "opt.prune.layer_sparsity must name weights that are pruned. "
+                    f"Received: '{pattern}'.{did_you_mean(pattern, paths)}"
+                )
+        groups: list[tuple[tuple[int, ...], float]] = []
+        competing: list[int] = []
+        for index, path in enumerate(paths):
+            own = [s for pattern, s in self.layer_sparsity.items() if fnmatchcase(path, pattern)]
+            if own:
+                groups.append(((index,), own[0]))
+            elif self.scope == "layerwise":
+                groups.append(((index,), self.sparsity))
+            else:
+                competing.append(index)
+        if competing:
+            groups.append((tuple(competing), self.sparsity))
+        return Unstructured(tuple(groups))
+
+    def _n_of_m(self, model: keras.Model, chosen: dict[str, keras.Variable]) -> _Targets:
+        fitting: dict[str, keras.Variable] = {}
+        axes: list[int] = []
+        left: list[str] = []
+        every_axis = input_axes(model, list(chosen.values()))
+        for (path, kernel), axis in zip(chosen.items(), every_axis, strict=True):
+            if axis is None:
+                left.append(f"{path}: left as it is, no axis of inputs is known that it sums over")
+            elif kernel.shape[axis] % self.m:
+                left.append(
+                    f"{path}: left as it is, m={self.m} does not divide its "
+                    f"{kernel.shape[axis]} inputs"
+                )
+            else:
+                fitting[path] = kernel
+                axes.append(axis)
+        if not fitting:
+            raise InputError(f"opt.prune.pattern=n_of_m fits no weight. {'; '.join(left)}")
+        return _Targets(fitting, NOfM(self.n, self.m, tuple(axes)), left)
 
 
-class _Pruning:
-    """The masks of one training and their schedule."""
+@dataclass(frozen=True)
+class _Targets:
+    """The kernels by path, how their masks are drawn, and what is left as it is and why."""
 
-    def __init__(self, settings: Prune, variables: Sequence[keras.Variable]) -> None:
+    kernels: dict[str, keras.Variable]
+    pattern: Pattern
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        return list(self.kernels.values())
+
+
+class _Work:
+    """The network in hand, its masks, and its trainings under them.
+
+    Attributes:
+        start: The weights that the stage begins with, for going back to.
+        batches: Training samples that importances and statistics are found on.
+    """
+
+    def __init__(
+        self, settings: Prune, network: Network, context: Context, targets: _Targets
+    ) -> None:
+        self.network = network
+        self.context = context
+        self.targets = targets
+        self.weights = targets.weights
+        self.masks = Masks(self.weights, keep_zeros="zeros" in network.properties)
+        self.start = network.model.get_weights()
         self._settings = settings
-        self._variables = variables
-        self._masks = [
-            tf.Variable(tf.ones(tuple(v.shape), v.dtype), trainable=False) for v in variables
-        ]
-        self._sparsity = 0.0
 
-    def update(self, step: int, total_steps: int) -> None:
-        """Draws the masks anew when the schedule has moved on."""
-        ramp_steps = max(1.0, self._settings.ramp_fraction * total_steps)
-        progress = min(1.0, step / ramp_steps)
-        if self._settings.schedule == "one_shot":
-            progress = 1.0
-        sparsity = self._settings.sparsity * (1.0 - (1.0 - progress) ** 3)
-        if sparsity <= self._sparsity:
-            return
-        self._sparsity = sparsity
-        magnitudes = [np.abs(v.numpy()) for v in self._variables]
-        if self._settings.scope == "global":
-            kept = _largest(np.concatenate([m.ravel() for m in magnitudes]), sparsity)
-            cuts = np.cumsum([m.size for m in magnitudes])[:-1]
-            masks = np.split(kept, cuts)
-        else:
-            masks = [_largest(m.ravel(), sparsity) for m in magnitudes]
-        for variable, mask, kept in zip(self._variables, self._masks, masks, strict=True):
-            mask.assign(kept.reshape(mask.shape).astype(mask.dtype.as_numpy_dtype))
-            variable.assign(variable * mask)
+    @cached_property
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        train = self.context.data.train
+        order = np.random.default_rng([self.context.seed, 0]).permutation(len(train))
+        sample = train.take(order[: self._settings.scoring_samples])
+        return list(self.context.data.normalized_batches(sample, _BATCH))
 
-    def constrain(self) -> None:
-        for variable, mask in zip(self._variables, self._masks, strict=True):
-            variable.assign(variable * mask)
+    @property
+    def final_sparsity(self) -> float:
+        """Over all targets."""
+        masks = self.targets.pattern([np.zeros(tuple(w.shape)) for w in self.weights], in_full)
+        return 1.0 - sum(int(m.sum()) for m in masks) / sum(m.size for m in masks)
+
+    def prune(self, scores: saliency.Scores, so_far: SoFar = in_full) -> None:
+        """Removes the least important weights for good."""
+        self.masks.draw(self.targets.pattern, scores, so_far)
+        self.masks.apply()
+
+    def draw(self, scores: saliency.Scores, so_far: SoFar = in_full) -> None:
+        """Draws the masks alone; weights that have gone may return."""
+        self.masks.draw(self.targets.pattern, scores, so_far, may_return=True)
+
+    def go_back(self) -> None:
+        """Sets the weights that are left back to those of the start."""
+        self.network.model.set_weights(self.start)
+        self.masks.apply()
+
+    def train(self, epochs: int, *modifiers: Modifier, restart: bool = False) -> None:
+        """Trains the weights that are left."""
+        hold = Modifier("hold the mask", constrain=self.masks.apply)
+        self.fit(epochs, hold, *modifiers, restart=restart)
+
+    def fit(self, epochs: int, *modifiers: Modifier, restart: bool = False) -> None:
+        self.context.fit(
+            self.network,
+            epochs=epochs,
+            learning_rate=self._settings.learning_rate,
+            modifiers=modifiers,
+            restart=restart,
+        )
+
+    def report(self) -> None:
+        settings = self._settings
+        how = settings.scope if settings.pattern == "unstructured" else f"{settings.n}:{settings.m}"
+        self.context.note(
+            f"{sparsity_of(self.weights):.1%} of {sum(m.size for m in self.masks.values):,} "
+            f"weights in {len(self.weights)} kernels are zero ({settings.criterion}, {how})"
+        )
+        for path, mask in zip(self.targets.kernels, self.masks.values, strict=True):
+            if mask.sum() == 1 < mask.size:
+                self.context.note(f"{path}: only its most important weight stays, the floor")
 
 
-def _largest(magnitudes: np.ndarray, sparsity: float) -> np.ndarray:
-    """Returns a mask that is False for exactly round(sparsity * n) smallest magnitudes."""
-    drop = round(sparsity * magnitudes.size)
-    mask = np.ones(magnitudes.size, bool)
-    mask[np.argpartition(magnitudes, drop - 1)[:drop] if drop else []] = False
-    return mask
+def _ramp(until: float, draw: Callable[[SoFar], None]) -> Callable[[int, int], None]:
+    """Returns what draws masks along s(t) = s (1 - (1 - t / until)^3) as training goes on."""
+    drawn_at = 0.0
+
+    def before_steps(step: int, total_steps: int) -> None:
+        nonlocal drawn_at
+        time = min(1.0, step / max(1.0, until * total_steps))
+        time = math.floor(time * _DRAWS) / _DRAWS
+        if time > drawn_at:
+            drawn_at = time
+            draw(lambda sparsity: sparsity * (1.0 - (1.0 - time) ** 3))
+
+    return before_steps
+
+
+def _geometric(sparsity: float, done: float) -> float:
+    """The sparsity after a part of the rounds, each of which removes the same share."""
+    return 1.0 - (1.0 - sparsity) ** done

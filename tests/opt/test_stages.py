@@ -2,68 +2,16 @@
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from stage_bench import Bench, apply, build
 
 from netopt_cli.contracts import ArchBuilder
 from netopt_cli.dataset import Dataset
-from netopt_cli.errors import InputError
-from netopt_cli.graph.kernels import kernels, sparsity_of
+from netopt_cli.graph.kernels import kernels
 from netopt_cli.opt.distill import Distill
-from netopt_cli.opt.prune import Prune
 from netopt_cli.opt.quantize import Quantize
 from netopt_cli.opt.quantize_friendly import QuantizeFriendly
 from netopt_cli.opt.regularize import Regularize
-
-
-@pytest.mark.parametrize("scope", ["global", "layerwise"])
-@pytest.mark.parametrize("schedule", ["polynomial", "one_shot"])
-def test_prune_reaches_its_sparsity_exactly(bench: Bench, scope: str, schedule: str) -> None:
-    network = apply(
-        Prune(sparsity=0.75, scope=scope, schedule=schedule, epochs=4), bench.fresh(), bench
-    )
-    found = kernels(network.model)
-    assert sparsity_of(list(found.values())) == pytest.approx(0.75, abs=0.001)
-    by_layer = {path: sparsity_of([v]) for path, v in found.items()}
-    if scope == "layerwise":
-        assert by_layer == pytest.approx(dict.fromkeys(found, 0.75), abs=0.02)
-    else:
-        assert max(by_layer.values()) - min(by_layer.values()) > 0.05
-    total = sum(v.numpy().size for v in found.values())
-    zeros = sum(int((v.numpy() == 0).sum()) for v in found.values())
-    assert zeros == round(0.75 * total) or scope == "layerwise"
-    assert "75.0% of 1,032 weights" in bench.notes[0]
-
-
-def test_prune_removes_the_smallest_and_training_recovers(bench: Bench) -> None:
-    network = bench.fit(bench.fresh(), epochs=6)
-    before = bench.results[-1].val_accuracy
-    weights = {path: v.numpy() for path, v in kernels(network.model).items()}
-    network = apply(Prune(sparsity=0.5, schedule="one_shot", epochs=3), network, bench)
-    everything = np.concatenate([np.abs(w).ravel() for w in weights.values()])
-    threshold = np.quantile(everything, 0.5)
-    for path, variable in kernels(network.model).items():
-        np.testing.assert_array_equal(variable.numpy() == 0, np.abs(weights[path]) < threshold)
-    assert bench.results[-1].val_accuracy >= before - 0.05
-
-
-def test_zeros_survive_later_training_and_other_stages(bench: Bench) -> None:
-    network = apply(Prune(sparsity=0.8, epochs=2), bench.fresh(), bench)
-    zeros = {path: v.numpy() == 0 for path, v in kernels(network.model).items()}
-    bench.is_first = False
-    network = apply(Distill(teacher=build, epochs=2), network, bench)
-    for path, variable in kernels(network.model).items():
-        assert not variable.numpy()[zeros[path]].any()
-    assert bench.restarts == [False, False, False]
-
-
-def test_prune_leaves_the_excluded_alone(bench: Bench) -> None:
-    network = apply(Prune(sparsity=0.9, exclude=("logits/*",), epochs=1), bench.fresh(), bench)
-    by_layer = {path: sparsity_of([v]) for path, v in kernels(network.model).items()}
-    assert by_layer["logits/kernel"] == 0 and by_layer["dense_1/kernel"] > 0.5
-    with pytest.raises(InputError, match=r"opt.prune.exclude leaves no weight .*dense_1/kernel"):
-        apply(Prune(exclude=("*",)), bench.fresh(), bench)
 
 
 def logits_of(model: keras.Model, data: Dataset) -> np.ndarray:
