@@ -31,6 +31,8 @@ BASELINE = "baseline"
 CALIBRATION_SAMPLES = 8
 """Enough for an int8 file of the right size, which does not depend on the ranges."""
 
+_LEFT_OUT = "cannot work; what follows is without it"
+
 Made = TypeVar("Made")
 
 
@@ -39,7 +41,7 @@ class Forecast:
     """What can be told of the network after one stage; None where it cannot.
 
     Attributes:
-        epochs: That the stage trains, without its control, teacher or rewinding.
+        epochs: That the stage trains, without its control and what `notes` says.
         nonzero_params: `params` without the zeros that the stages make in the kernels.
         macs: Multiply-accumulates of one inference.
         scheme: Of the LiteRT file.
@@ -50,7 +52,7 @@ class Forecast:
     """
 
     stage: str
-    epochs: int
+    epochs: int | None = None
     params: int | None = None
     nonzero_params: int | None = None
     macs: int | None = None
@@ -130,18 +132,18 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         network = attempt("arch", lambda: network_of(arch))
         if network is None:
             return report
+        _fill_zero_vectors(network.model)
         predict = _Prediction(report, data, further(cfg.get("export", ())), cfg.seed)
         predict(Forecast(BASELINE, settings.epochs), network, "arch")
         before = network
         for outlook in outlooks(network, stages, network_of):
-            stage = stages[outlook.stage]
-            found = Forecast(outlook.stage, _epochs(stage, "epochs", settings.epochs))
             where = f"opt.{outlook.stage}"
             if outlook.problem is not None:
                 report.problems.append(Problem(where, str(outlook.problem)))
-                found.notes.append("cannot work here; what follows is without it")
-                report.stages.append(found)
+                report.stages.append(Forecast(outlook.stage, notes=[_LEFT_OUT]))
                 continue
+            stage = stages[outlook.stage]
+            found = Forecast(outlook.stage, _epochs(stage, "epochs", settings.epochs))
             if not outlook.is_planned:
                 found.notes.append("cannot tell before the run: the figures are those before it")
             found.notes += _trainings_besides(stage, settings.epochs)
@@ -150,6 +152,9 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
                 found.notes.append(f"later stages keep its {', '.join(given)}")
             predict(found, outlook.network, where)
             before = outlook.network
+    for position, name in enumerate(cfg.opt, start=1):
+        if name not in stages:
+            report.stages.insert(position, Forecast(name, notes=[_LEFT_OUT]))
     report.notes.append(
         "Bytes are those of the untrained network, exported for real. Accuracy and latency cannot "
         "be predicted: the run measures them."
@@ -198,6 +203,15 @@ class _Prediction:
                 found.notes.append(f"{format_} is {export.scheme}, not {found.scheme}")
 
 
+def _fill_zero_vectors(model: keras.Model) -> None:
+    """Gives biases and shifts that start at zero a value, as training does: the converter leaves
+    out those that add nothing, and the file would be too small."""
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        if len(variable.shape) == 1 and not np.any(variable.numpy()):
+            variable.assign(random.normal(scale=0.01, size=variable.shape))
+
+
 def _epochs(stage: Stage, name: str, default: int) -> int:
     """The value of a stage's parameter: None is `train.epochs`; without it, it trains nothing."""
     value = getattr(stage, name, 0)
@@ -217,7 +231,7 @@ def table(report: Report, title: str, width: int) -> Table:
     rows = report.stages
     columns = {
         "stage": [row.stage for row in rows],
-        "epochs": [str(row.epochs) for row in rows],
+        "epochs": [_text(row.epochs, str) for row in rows],
         "params": [_text(row.params, count_text) for row in rows],
         "nonzero": [_text(row.nonzero_params, count_text) for row in rows],
         "MACs": [_text(row.macs, count_text) for row in rows],

@@ -158,29 +158,35 @@ def _dry_run(
         try:
             config = composing.compose(cell)
             composing.check(config, arguments.allow)
-            codes.append(_forecast(config, arguments, where))
+            codes.append(_forecast(config, arguments, cell, where))
         except InputError as error:
             codes.append(failures.report(error, where=where))
     return max(codes)
 
 
-def _forecast(config: "DictConfig", arguments: "argparse.Namespace", where: str) -> int:
+def _forecast(
+    config: "DictConfig", arguments: "argparse.Namespace", overrides: list[str], where: str
+) -> int:
     from omegaconf import open_dict
+    from rich.markup import escape
 
     from netopt_cli.terminal import consoles, native_output_to
 
     with open_dict(config):
         chosen = config.pop("hydra").runtime.choices
-    title = f"{where}: {chosen.arch} on {chosen.data}, seed {config.seed}".removeprefix(": ")
+    title = f"{chosen.arch} on {chosen.data}, seed {config.seed}"
+    if where:
+        title = f"{where}: {' '.join(overrides)}"
     with native_output_to(Path(os.devnull)):
         from netopt_cli import dry_run
 
         report = dry_run.forecast(config, allow=tuple(arguments.allow))
     out, err = consoles()
     if arguments.json:
-        print(json.dumps(jobs.plain(report.as_json())), flush=True)
+        result = {"overrides": overrides} | report.as_json()
+        print(json.dumps(jobs.plain(result), allow_nan=False), flush=True)
     elif report.stages:
-        out.print(dry_run.table(report, title, out.width))
+        out.print(dry_run.table(report, escape(title), out.width))
         for line in dry_run.lines(report):
             out.print(line, markup=False, soft_wrap=True)
     for problem in report.problems:
