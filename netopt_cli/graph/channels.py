@@ -20,9 +20,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Notes, Role, WeightAxis
 from netopt_cli.graph.labels import FIXED, Ids, Labels, fixed
 from netopt_cli.graph.rebuild import as_functional, is_graph, layers
+from netopt_cli.graph.rule_call import Call, NoRule, Notes, Role, WeightAxis
 from netopt_cli.graph.rules import HOOK, rule_of
 
 
@@ -51,7 +51,7 @@ class Group:
 
     Attributes:
         name: The first layer that computes the units, with `#2` … where it has several groups.
-        size: The number of units; at least one must stay.
+        size: The number of units, two or more; at least one must stay.
         members: Their parts in the weights, in the model's order.
         ids: Int (size,), their labels.
     """
@@ -152,9 +152,10 @@ def read_channels(model: keras.Model) -> ChannelGraph:
         for ids in labels.axes:
             reader.notes.unions.protect(ids, "it gives the outputs of the model")
     paths = weights_by_path(model)
+    groups = _groups(model, reader, paths)
     return ChannelGraph(
-        groups=_groups(model, reader, paths),
-        protected=tuple(dict.fromkeys((*reader.left, *_held(model, reader)))),
+        groups=groups,
+        protected=tuple(dict.fromkeys((*reader.left, *_held(model, reader, groups)))),
         model=model,
         notes=reader.notes,
         calls=reader.calls,
@@ -193,8 +194,7 @@ class _Reader:
         try:
             outputs = self._apply_rule(call)
         except NoRule as missing:
-            if getattr(layer, "weights", ()) or any(one.free_axes for one in call.inputs):
-                self.left.append((layer.name, str(missing)))
+            self.left.append((layer.name, str(missing)))
             outputs = self._leave(call)
         for labels in outputs:
             for ids in labels.axes:
@@ -296,6 +296,8 @@ def _groups(
     groups = []
     names: Counter[str] = Counter()
     for signature, labels in alike.items():
+        if len(labels) == 1:
+            continue  # The last one stays.
         ids = np.array(labels)
         members = tuple(
             Member(path, owners[path], number, axis.role, _places(roots, ids))
@@ -338,16 +340,20 @@ def _owners(model: keras.Model) -> dict[str, str]:
     return {path: names[id(variable)] for path, variable in weights_by_path(model).items()}
 
 
-def _held(model: keras.Model, reader: _Reader) -> list[tuple[str, str]]:
+def _held(model: keras.Model, reader: _Reader, groups: tuple[Group, ...]) -> list[tuple[str, str]]:
     """Returns the layers that compute units of which none can be removed, and why."""
     unions = reader.notes.unions
     names = {id(layer): layer.name for layer in layers(model)}
+    removable = {label for group in groups for label in group.ids.tolist()}
     held = []
     for (layer, _), ids in reader.notes.units.items():
-        if layer not in names:
+        roots = unions.roots(ids)
+        if layer not in names or not removable.isdisjoint(roots.tolist()):
             continue
         if len(ids) == 1:
             held.append((names[layer], "it has a single unit"))
-        elif not unions.roots(ids).any():
+        elif roots.any():
+            held.append((names[layer], "its units hang together as one"))
+        else:
             held.append((names[layer], unions.reason(int(ids[0]))))
     return held

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -112,7 +113,8 @@ def rebuild(
             originals[id(layer)] = layer
             return layer  # Copied when it is called, since its input shape may have changed.
         if id(layer) not in pairs:
-            new_layer = clone(layer) or plain_copy(layer)
+            with _scopes_of(layer):
+                new_layer = clone(layer) or plain_copy(layer)
             pairs[id(layer)] = (layer, new_layer)
             originals[id(new_layer)] = layer
         return pairs[id(layer)][1]
@@ -123,7 +125,8 @@ def rebuild(
             if id(layer) not in nested:
                 nested[id(layer)] = walk(layer, _inputs_like(layer, keras.tree.flatten(args[0])))
             new_layer = nested[id(layer)]
-        return call(layer, new_layer, *args, **kwargs)
+        with _scopes_of(layer):
+            return call(layer, new_layer, *args, **kwargs)
 
     def walk(model: keras.Model, inputs: Any) -> keras.Model:
         return keras.models.clone_model(
@@ -193,14 +196,28 @@ def plain_copy(layer: keras.Layer, /, **changes: Any) -> keras.Layer:
     """Returns a new layer of the same configuration, apart from `changes`, without weights yet."""
     if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.Lambda):
         return layer  # It holds no state; and Keras makes no function from a configuration.
+    config = {**layer.get_config(), **changes}
+    if not isinstance(config.get("activation"), (str, type(None))):
+        config["activation"] = layer.activation  # A user's function cannot be made from a name.
     try:
-        return type(layer).from_config({**layer.get_config(), **changes})
+        return type(layer).from_config(config)
     except (NotImplementedError, TypeError) as error:
         reason = textwrap.shorten(str(error), width=200, placeholder=" …")
         raise ArchError(
             f"Layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt from its "
             f"configuration: {reason}"
         ) from error
+
+
+def _scopes_of(layer: keras.Layer) -> ExitStack:
+    """Returns the name scopes that a layer was built in, so that weights keep their paths.
+
+    A Sequential model builds its layers in one of its own name.
+    """
+    stack = ExitStack()
+    for name in (getattr(layer, "path", None) or "").split("/")[:-1]:
+        stack.enter_context(keras.name_scope(name))
+    return stack
 
 
 def _backwards(graph: keras.Model) -> Iterator[keras.Layer]:

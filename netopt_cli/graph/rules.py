@@ -48,7 +48,9 @@ def _by_name(layer: Any) -> Rule | None:
     if not kind.__module__.startswith("keras."):
         return None
     if isinstance(layer, keras.Layer):
-        return rules_pointwise.NAMED.get(kind.__name__)
+        named = rules_pointwise.NAMED.get(kind.__name__)
+        is_preprocessing = ".preprocessing." in kind.__module__
+        return named or (rules_pointwise.of_data if is_preprocessing else None)
     return rules_operations.RULES.get(kind.__name__)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, follows, produces
 from netopt_cli.graph.labels import Ids, Labels
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, follows, produces
 
 
 def multi_head_attention(call: Call) -> list[Labels]:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, follows, produces
 from netopt_cli.graph.labels import Ids, Labels
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, follows, produces
 
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}
 
@@ -127,16 +127,23 @@ def image(call: Call, axis: int, ids: Ids) -> Labels:
 
 def hold_unless_elementwise(call: Call, activation: Any, ids: Ids) -> None:
     """Protects units whose activation mixes them, or is not known."""
-    name = getattr(activation, "__name__", type(activation).__name__)
     if not is_elementwise(activation):
-        call.protect(ids, f"its activation '{name}' is not known to keep units apart")
+        call.protect(
+            ids, f"its activation '{name_of(activation)}' is not known to keep units apart"
+        )
 
 
 def is_elementwise(activation: Any) -> bool:
     """Whether an activation function of Keras works on each value by itself."""
-    name = getattr(activation, "__name__", type(activation).__name__)
+    if activation is None:
+        return True
     of_keras = (getattr(activation, "__module__", None) or "").startswith("keras.")
-    return activation is None or (of_keras and name.lower() not in _MIXING_ACTIVATIONS)
+    mixes = name_of(activation).lower() in _MIXING_ACTIVATIONS
+    return of_keras and not mixes and not getattr(activation, "weights", ())
+
+
+def name_of(activation: Any) -> str:
+    return getattr(activation, "__name__", type(activation).__name__)
 
 
 def refuse_adapters(layer: Any) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Rule, WeightAxis, consumes, follows, produces
 from netopt_cli.graph.labels import Ids, Labels
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, WeightAxis, consumes, follows, produces
 from netopt_cli.graph.rules_dense import hold_unless_elementwise, refuse_adapters
 from netopt_cli.graph.rules_pointwise import layer_axes, softmax_like
 

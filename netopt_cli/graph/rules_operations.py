@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Arguments, Call, Kept, NoRule, Rule
 from netopt_cli.graph.labels import Ids, Labels, fixed
+from netopt_cli.graph.rule_call import Arguments, Call, Kept, NoRule, Rule
 from netopt_cli.graph.rules_mixing import einsum_terms
 from netopt_cli.graph.rules_pointwise import concatenated, layer_axes, softmax_like, spatial
 from netopt_cli.graph.rules_shape import reshaped, transposed

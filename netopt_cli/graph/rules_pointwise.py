@@ -6,9 +6,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Rule, follows
 from netopt_cli.graph.labels import Labels, fixed
-from netopt_cli.graph.rules_dense import image, is_elementwise, only_axis
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, follows
+from netopt_cli.graph.rules_dense import image, is_elementwise, name_of, only_axis
 
 
 def unchanged(call: Call) -> Labels:
@@ -17,9 +17,11 @@ def unchanged(call: Call) -> Labels:
 
 
 def activation(call: Call) -> Labels:
-    layer = call.layer
-    if not is_elementwise(layer.activation):
+    function = call.layer.activation
+    if getattr(function, "__name__", "") in ("softmax", "log_softmax"):
         return softmax_like(call, -1)
+    if not is_elementwise(function):
+        raise NoRule(f"its activation '{name_of(function)}' is not known to keep units apart")
     return call.x
 
 
@@ -57,6 +59,13 @@ def layer_scale(call: Call) -> Labels:
     call.weight(call.layer.gamma, follows(call.x[-1]))
     call.resize("projection_dim", call.x[-1])
     return call.x
+
+
+def of_data(call: Call) -> list[Labels]:
+    """Preprocessing and augmentation, which mostly come before any unit."""
+    if any(one.free_axes for one in call.inputs):
+        raise NoRule("it is made for data, not for units")
+    return [Labels.fixed(shape) for shape in call.shapes]
 
 
 def layer_axes(axes: int | list[int] | tuple[int, ...] | None) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, produces
 from netopt_cli.graph.labels import Ids, Labels
+from netopt_cli.graph.rule_call import Call, NoRule, Rule, consumes, produces
 from netopt_cli.graph.rules_dense import hold_unless_elementwise
 
 _GATES = {

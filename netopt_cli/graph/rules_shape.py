@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from netopt_cli.graph.rule_call import Call, Rule
 from netopt_cli.graph.labels import Ids, Labels, blocks, fixed, is_free
+from netopt_cli.graph.rule_call import Call, Rule
 
 
 def flatten(call: Call) -> Labels:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.errors import InputError, did_you_mean
+from netopt_cli.errors import ArchError, InputError, did_you_mean
 from netopt_cli.graph.channels import CallNote, ChannelGraph, read_channels
 from netopt_cli.graph.labels import Ids, Labels
 from netopt_cli.graph.rebuild import plain_copy, rebuild
@@ -48,8 +48,8 @@ def remove(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
 
     smaller, _ = rebuild(model, clone=clone, call=call)
     for layer, new_layer in pairs:
-        if isinstance(layer, keras.Layer):
-            new_layer.set_weights([cut.sliced(variable) for variable in layer.weights])
+        if new_layer is not layer and isinstance(layer, keras.Layer):
+            _fill(new_layer, [cut.sliced(variable) for variable in layer.weights])
     return smaller
 
 
@@ -84,7 +84,7 @@ def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
 
     copy, _ = rebuild(model, clone=clone, call=call)
     for layer, new_layer in pairs:
-        if isinstance(layer, keras.Layer):
+        if new_layer is not layer and isinstance(layer, keras.Layer):
             new_layer.set_weights([cut.zeroed(variable) for variable in layer.weights])
     return copy
 
@@ -205,6 +205,17 @@ class _Cut:
                 shape = [-1 if other == axis else 1 for other in range(value.ndim)]
                 value = np.where(self.kept(part.ids).reshape(shape), value, 0)
         return value
+
+
+def _fill(layer: keras.Layer, values: list[np.ndarray]) -> None:
+    shapes = [tuple(variable.shape) for variable in layer.weights]
+    if shapes != [value.shape for value in values]:
+        raise ArchError(
+            f"The rule of {type(layer).__qualname__} does not fit layer '{layer.name}': it leaves "
+            f"weights of shapes {[value.shape for value in values]}, the layer built anew has "
+            f"{shapes}. Does the rule resize every value of its configuration?"
+        )
+    layer.set_weights(values)
 
 
 def _unbuilt(config: Any) -> Any:

@@ -33,7 +33,8 @@ def inputs_for(model: keras.Model, seed: int = 0) -> list[np.ndarray]:
 
 
 def run(model: keras.Model, x: list[np.ndarray]) -> list[np.ndarray]:
-    outputs = model(keras.tree.pack_sequence_as(model.input, x), training=False)
+    given = x[0] if len(x) == 1 else keras.tree.pack_sequence_as(model.input, x)
+    outputs = model(given, training=False)
     return [np.asarray(one) for one in keras.tree.flatten(outputs)]
 
 
