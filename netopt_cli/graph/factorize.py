@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -28,6 +28,9 @@ Decomposition = Literal["auto", "channel", "spatial", "tucker"]
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D)
 _SUPPORTED = (*_CONVOLUTIONS, keras.layers.Dense, keras.layers.EinsumDense)
+Damage = Callable[[np.ndarray], np.ndarray]
+"""Fractions of a kernel's energy that are lost -> what that costs; never falling, 0 at 0."""
+
 _LINEAR = {"use_bias": False, "activation": "linear", "activity_regularizer": None}
 
 
@@ -65,6 +68,7 @@ def choose_factorizations(
     amount: float,
     convolution: Decomposition = "auto",
     exclude: Sequence[str] = (),
+    damage_of: Callable[[keras.Layer], Damage] = lambda layer: lambda lost: lost,
 ) -> tuple[list[Factorization], list[str]]:
     """Chooses the layers to factorize and their ranks; the model is not changed.
 
@@ -76,7 +80,7 @@ def choose_factorizations(
         model: Functional or Sequential, nested models and shared layers included.
         rank_by: `energy`: the smallest rank that keeps this fraction of the kernel's squared norm.
             `ratio`: this fraction of the full rank. `macs`: the whole model keeps at most this
-            fraction of its MACs; ranks fall where a MAC costs the least energy.
+            fraction of its MACs; ranks fall where a MAC costs the least damage.
         amount: In (0, 1].
         convolution: `channel`: the kernel to r channels, then 1×1 (Zhang et al., 2016,
             arXiv:1505.06798). `spatial`: k×1 to r channels, then 1×k (Jaderberg et al., 2014,
@@ -84,6 +88,7 @@ def choose_factorizations(
             arXiv:1511.06530). One that a layer cannot have, as `spatial` for a 1×1 kernel, falls
             back to `channel`.
         exclude: Patterns of layer names to leave alone.
+        damage_of: What a layer's lost energy costs, for `macs`; by default all layers are alike.
 
     Returns:
         The factorizations in the model's order, and lines that say what was left and why.
@@ -99,7 +104,7 @@ def choose_factorizations(
     names = [layer.name for layer in multiplying]
     require_matches(names, exclude, where="opt.lowrank.exclude")
     for layer in multiplying:
-        reason = "excluded" if matches(layer.name, exclude) else _unsupported(layer)
+        reason = "excluded" if matches(layer.name, exclude) else unsupported(layer)
         if reason:
             left.append((layer.name, reason))
         else:
@@ -113,7 +118,7 @@ def choose_factorizations(
     chosen: dict[int, Factorization]
     if rank_by == "macs":
         total = sum(macs(layer, its_calls[id(layer)]) for layer in multiplying)
-        chosen = _within_budget(candidates, total, amount)
+        chosen = _within_budget(candidates, damage_of, total, amount)
         reason = "the budget is met without them"
     else:
         chosen = {}
@@ -124,6 +129,19 @@ def choose_factorizations(
         reason = f"{rank_by} {amount:g} would not lower both MACs and weights"
     left += [(layer.name, reason) for layer, _ in candidates if id(layer) not in chosen]
     return [chosen[id(layer)] for layer in multiplying if id(layer) in chosen], left_lines(left)
+
+
+def energy_lost(layer: keras.Layer, ranks: Sequence[float]) -> np.ndarray:
+    """Returns the fraction of a kernel's squared norm that goes with its rank, (n,).
+
+    Args:
+        layer: One that can be factorized.
+        ranks: Fractions of the full rank of its kernel, as the matrix from what is summed to the
+            channels that come out; at least rank 1 is left.
+    """
+    tail = _tail(_matrix(layer, layer.kernel.numpy()))
+    full = len(tail) - 1
+    return np.array([tail[max(1, round(rank * full))] for rank in ranks])
 
 
 def factorize(model: keras.Model, factorizations: Sequence[Factorization]) -> keras.Model:
@@ -152,8 +170,8 @@ def factorize(model: keras.Model, factorizations: Sequence[Factorization]) -> ke
     return rebuilt
 
 
-def _unsupported(layer: keras.Layer) -> str | None:
-    """Says why a layer with a kernel cannot be factorized."""
+def unsupported(layer: keras.Layer) -> str | None:
+    """Says why a layer cannot be factorized; None when it can."""
     reason = None
     if type(layer) not in _SUPPORTED:
         reason = f"{type(layer).__name__} has no factorization here"
@@ -250,17 +268,20 @@ def _by_ratio(forms: list[_Form], ratio: float) -> Factorization | None:
 
 
 def _within_budget(
-    candidates: list[tuple[keras.Layer, list[_Form]]], total: int, fraction: float
+    candidates: list[tuple[keras.Layer, list[_Form]]],
+    damage_of: Callable[[keras.Layer], Damage],
+    total: int,
+    fraction: float,
 ) -> dict[int, Factorization]:
-    """Lowers the MACs of a model to a fraction, each step where a MAC costs the least energy.
+    """Lowers the MACs of a model to a fraction, each step where a MAC costs the least damage.
 
-    Every layer goes down the lower convex hull of (MACs, lost energy), on which a MAC costs ever
+    Every layer goes down the lower convex hull of (MACs, damage), on which a MAC costs ever
     more: so the cheapest steps of all layers together are the best choice. The last step leaves
     the hull, to go only as far as it has to.
     """
-    points = [_points(forms) for _, forms in candidates]
+    points = [_points(forms, damage_of(layer)) for layer, forms in candidates]
     steps = sorted(
-        ((p.lost[end] - p.lost[start]) / (p.macs[start] - p.macs[end]), order, end)
+        ((p.damage[end] - p.damage[start]) / (p.macs[start] - p.macs[end]), order, end)
         for order, p in enumerate(points)
         for start, end in pairwise(p.hull)
     )
@@ -274,7 +295,7 @@ def _within_budget(
         reached[order] = end
         if others + layer.macs[end] <= budget:
             enough = np.flatnonzero(others + layer.macs <= budget)
-            reached[order] = enough[np.lexsort((layer.macs[enough], layer.lost[enough]))[0]]
+            reached[order] = enough[np.lexsort((layer.macs[enough], layer.damage[enough]))[0]]
         now = others + int(layer.macs[reached[order]])
     if now > budget:
         nearest = math.ceil(1000 * now / total) / 1000
@@ -295,31 +316,31 @@ class _Points:
 
     Attributes:
         macs: (points,).
-        lost: Fraction of the energy, (points,).
+        damage: (points,).
         made_by: The form and the ranks of each point.
         hull: The points of the lower convex hull, MACs falling, from point 0.
     """
 
     macs: np.ndarray
-    lost: np.ndarray
+    damage: np.ndarray
     made_by: list[tuple[_Form, tuple[int, ...]]]
     hull: list[int]
 
 
-def _points(forms: list[_Form]) -> _Points:
-    macs_of, lost_of = [np.array([forms[0].macs_before])], [np.zeros(1)]
+def _points(forms: list[_Form], damage: Damage) -> _Points:
+    macs_of, damage_of = [np.array([forms[0].macs_before])], [np.zeros(1)]
     made_by: list[tuple[_Form, tuple[int, ...]]] = [(forms[0], forms[0].full)]
     for form in forms:
         ranks = form.path()
         saving = np.flatnonzero(form.saves(*ranks))
         macs_of.append(form.macs(*ranks)[saving])
-        lost_of.append(form.lost(*ranks)[saving])
+        damage_of.append(damage(form.lost(*ranks)[saving]))
         made_by += [(form, tuple(rank[i] for rank in ranks)) for i in saving]
-    macs_at, lost_at = np.concatenate(macs_of), np.concatenate(lost_of)
-    return _Points(macs_at, lost_at, made_by, _hull(macs_at, lost_at))
+    macs_at, damage_at = np.concatenate(macs_of), np.concatenate(damage_of)
+    return _Points(macs_at, damage_at, made_by, _hull(macs_at, damage_at))
 
 
-def _hull(macs_at: np.ndarray, lost_at: np.ndarray) -> list[int]:
+def _hull(macs_at: np.ndarray, damage_at: np.ndarray) -> list[int]:
     points = [0]
     while True:
         now = points[-1]
@@ -327,7 +348,7 @@ def _hull(macs_at: np.ndarray, lost_at: np.ndarray) -> list[int]:
         if not len(cheaper):
             return points
         saved = macs_at[now] - macs_at[cheaper]
-        price = (lost_at[cheaper] - lost_at[now]) / saved
+        price = (damage_at[cheaper] - damage_at[now]) / saved
         # Of equal prices the longest step, or straight parts would be walked point by point.
         points.append(int(cheaper[np.lexsort((-saved, price))[0]]))
 
@@ -509,9 +530,9 @@ def _pointwise(
 
 
 def _matrix(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
-    """The kernel of a dense layer as (what is summed, what is new)."""
-    if isinstance(layer, keras.layers.Dense):
-        return kernel
+    """A kernel as (what is summed, what is new)."""
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return kernel.reshape(-1, kernel.shape[-1])
     inputs, labels, _ = einsum_labels(layer)
     order = sorted(range(len(labels)), key=lambda axis: labels[axis] not in inputs)
     rows = math.prod(

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from netopt_cli.errors import InputError
 from netopt_cli.graph.channels import Group, read_channels, values_of
+from netopt_cli.graph.factorize import unsupported
 from netopt_cli.graph.gradients import Batches, task_loss
 from netopt_cli.graph.importance import importance_of
 from netopt_cli.graph.kernels import kernels
@@ -260,16 +261,10 @@ def _prune_cuts(model: keras.Model) -> Iterator[tuple[str, _Cut]]:
 def _rank_cuts(model: keras.Model) -> Iterator[tuple[str, _Cut]]:
     """Kernels as matrices from what is summed to the channels that come out."""
     axes = channel_axes(model)
-    factorable = {id(layer.kernel) for layer in layers(model) if _has_matrix(layer)}
+    factorable = {id(layer.kernel) for layer in layers(model) if unsupported(layer) is None}
     for path, kernel in kernels(model).items():
         if id(kernel) in factorable:
             yield path, _replacing(kernel, _truncated(kernel.numpy(), axes[path]))
-
-
-def _has_matrix(layer: keras.Layer) -> bool:
-    dense = (keras.layers.Dense, keras.layers.EinsumDense)
-    convolutions = (keras.layers.Conv1D, keras.layers.Conv2D)
-    return type(layer) in dense or (type(layer) in convolutions and layer.groups == 1)
 
 
 def _truncated(kernel: np.ndarray, axes: Sequence[int]) -> Callable[[float], np.ndarray]:

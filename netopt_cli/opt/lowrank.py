@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import keras
+import numpy as np
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.graph.factorize import (
+    Damage,
     Decomposition,
     Factorization,
     RankBy,
     choose_factorizations,
+    energy_lost,
     factorize,
 )
+from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.response import TaskLoss, scan
+
+_RANKS = (0.75, 0.5, 0.25, 0.125, 0.06, 0.0)
+"""Fractions of the full rank that are scanned; the last one is rank 1."""
+_BATCH = 512
+_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,10 @@ class LowRank:
             `tucker` (1×1, k×k, 1×1), or `auto`: the best for each layer.
         epochs: Epochs of the fine-tuning; 0 does without.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
+        spread: What a rank costs with `macs`: the `energy` of the kernel that goes with it, or, for
+            `sensitivity`, the rise of the loss on `scoring_samples` training samples when that
+            layer alone has lower ranks (`graph.response`). Validation samples choose the epoch.
+        scoring_samples: Training samples that `sensitivity` looks at.
         exclude: Patterns of layer names to leave alone (`block_1_*`).
     """
 
@@ -43,10 +58,21 @@ class LowRank:
     convolution: Decomposition = "auto"
     epochs: Annotated[int, Field(ge=0)] = 3
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    spread: Literal["energy", "sensitivity"] = "energy"
+    scoring_samples: Annotated[int, Field(ge=1)] = 512
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.spread == "sensitivity" and self.rank_by != "macs":
+            raise ValueError(
+                "spread=sensitivity shares out a budget, which there is with rank_by=macs alone. "
+                f"Received: rank_by={self.rank_by}"
+            )
+
     def __call__(self, network: Network, context: Context) -> Network:
-        chosen, left = self._choose(network.model)
+        is_scanned = self.spread == "sensitivity"
+        damage_of = self._scan(network.model, context) if is_scanned else _by_energy
+        chosen, left = self._choose(network.model, damage_of)
         for line in [*map(str, chosen), *left]:
             context.note(line)
         if not chosen:
@@ -62,14 +88,43 @@ class LowRank:
         preflight.refuse_after("codebook", f"the factors would not be on its codebook; {order}")
         preflight.refuse_after("fake quantization", f"the factors would lose it; {order}")
         # Ranks by energy depend on weights, and these are untrained: the trained ones are lower.
-        chosen, _ = self._choose(preflight.network.model)
+        chosen, _ = self._choose(preflight.network.model, _by_energy)
         return replace(preflight.network, model=factorize(preflight.network.model, chosen))
 
-    def _choose(self, model: keras.Model) -> tuple[list[Factorization], list[str]]:
+    def _choose(
+        self, model: keras.Model, damage_of: Callable[[keras.Layer], Damage]
+    ) -> tuple[list[Factorization], list[str]]:
         return choose_factorizations(
             model,
             rank_by=self.rank_by,
             amount=self.amount,
             convolution=self.convolution,
             exclude=self.exclude,
+            damage_of=damage_of,
         )
+
+    def _scan(self, model: keras.Model, context: Context) -> Callable[[keras.Layer], Damage]:
+        """Asks what lost energy costs each layer, whatever the decomposition that loses it."""
+        train = context.data.train
+        order = np.random.default_rng(context.seed).permutation(len(train))
+        sample = train.take(order[: self.scoring_samples])
+        loss = TaskLoss(model, context.data.normalized_batches(sample, _BATCH))
+        found = kernels(model)
+        curves = {
+            id(found[path]): curve for path, curve in scan(model, "rank", _RANKS, loss).items()
+        }
+
+        def damage_of(layer: keras.Layer) -> Damage:
+            curve = curves[id(layer.kernel)]
+            energies = energy_lost(layer, curve.levels)
+            # Beyond the lowest rank the loss goes on rising as it has.
+            end = curve.damages[-1] / max(energies[-1], _TINY)
+            known, damages = [*energies, 1.0], [*curve.damages, end]
+            # Where the loss does not rise, energy decides.
+            return lambda lost: np.interp(lost, known, damages) + _TINY * lost
+
+        return damage_of
+
+
+def _by_energy(_: keras.Layer) -> Damage:
+    return lambda lost: lost
