@@ -30,10 +30,14 @@ from netopt_cli.graph.masks import (
 )
 from netopt_cli.graph.rebuild import rebuild
 from netopt_cli.graph.reinitialize import reinitialize
+from netopt_cli.graph.response import TaskLoss, scan, spread
 
 _LEARNED = ("movement", "l0", "variational")
 _ROUNDS = ("iterative", "lottery")
 _BATCH = 64
+_MILDEST, _DEEPER, _LEVELS = 0.75, 8, 8
+"""What is left of a kernel in the scan of `sensitivity`: from the first part down to a `_DEEPER`-th
+of what the stage leaves, in so many levels."""
 _DRAWS = 20
 """How often a ramp draws the masks anew: criteria that ask the data cost a pass each time."""
 _SANITY = {
@@ -67,6 +71,9 @@ class Prune:
             gates (Louizos et al., 2018); `variational` dropout (Molchanov et al., 2017); `random`,
             the control.
         scope: `global` lets the weights of all layers compete, `layerwise` prunes each alike.
+            `sensitivity` prunes most where the loss on training samples rises least when that layer
+            alone loses its smallest weights (`graph.response`); validation samples choose the
+            epoch, so they are not asked.
         layer_sparsity: Pattern of weight paths -> sparsity of each such layer by itself; the first
             pattern that matches counts.
         pattern: `unstructured`, or `n_of_m`: of each `m` consecutive inputs of a unit, `n` stay.
@@ -82,7 +89,8 @@ class Prune:
         learning_rate: Peak of the schedule of each training; None is that of `train`.
         penalty: Factor of the penalty for each training sample: of `l0` the expected number of open
             gates in excess, of `variational` the KL divergence.
-        scoring_samples: Training samples that `snip`, `taylor` and the re-calibration look at.
+        scoring_samples: Training samples that `snip`, `taylor`, `sensitivity` and the
+            re-calibration look at.
         recalibrate_batch_norm: Estimates the statistics of BatchNorm anew in the end.
         sanity_check: Replaces the result by a control. `shuffle_mask` shuffles the final mask
             within each layer and trains the weights of before under it; `reinitialize` trains new
@@ -94,8 +102,8 @@ class Prune:
     criterion: Literal["magnitude", "snip", "taylor", "movement", "l0", "variational", "random"] = (
         "magnitude"
     )
-    scope: Literal["global", "layerwise"] = "global"
-    layer_sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    scope: Literal["global", "layerwise", "sensitivity"] = "global"
+    layer_sparsity: Mapping[str, Sparsity] | None = None
     pattern: Literal["unstructured", "n_of_m"] = "unstructured"
     n: Annotated[int, Field(ge=1)] = 2
     m: Annotated[int, Field(ge=2)] = 4
@@ -119,6 +127,11 @@ class Prune:
                 "layer_sparsity cannot be met with pattern=n_of_m, which prunes every layer to "
                 f"1 - n / m. Received: layer_sparsity={dict(self.layer_sparsity)}"
             )
+        if self.pattern == "n_of_m" and self.scope == "sensitivity":
+            raise ValueError(
+                "scope=sensitivity spreads a sparsity over the layers; pattern=n_of_m has the same "
+                "in each, 1 - n / m. Use pattern=unstructured"
+            )
         if self.criterion in _LEARNED and self.schedule in _ROUNDS:
             raise ValueError(
                 f"criterion={self.criterion} is learned once and works with schedule=polynomial or "
@@ -136,10 +149,12 @@ class Prune:
             )
 
     def __call__(self, network: Network, context: Context) -> Network:
-        targets = self._targets(network.model)
+        targets = self._targets(network.model, {})
         for line in targets.left:
             context.note(line)
         work = _Work(self, network, context, targets)
+        if self.scope == "sensitivity":
+            work.targets = self._targets(network.model, self._spread(work))
         if self.criterion in _LEARNED:
             self._learn_then_prune(work)
         elif self.schedule in _ROUNDS:
@@ -172,7 +187,7 @@ class Prune:
             )
         network = preflight.network
         model, _ = rebuild(network.model)
-        targets = self._targets(model)
+        targets = self._targets(model, {})
         masks = Masks(targets.weights, keep_zeros="zeros" in network.properties)
         masks.draw(targets.pattern, saliency.magnitude(targets.weights)(), in_full)
         masks.apply()
@@ -246,7 +261,24 @@ class Prune:
 
     # What is pruned
 
-    def _targets(self, model: keras.Model) -> _Targets:
+    def _spread(self, work: _Work) -> dict[str, float]:
+        """Returns path -> sparsity of every kernel that has none of its own."""
+        found = {
+            path: kernel
+            for path, kernel in work.targets.kernels.items()
+            if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity)
+        }
+        left = np.geomspace(_MILDEST, (1.0 - self.sparsity) / _DEEPER, _LEVELS)
+        loss = TaskLoss(work.network.model, work.batches)
+        curves = scan(work.network.model, "prune", (1.0 - left).tolist(), loss, only=found)
+        sizes = {path: math.prod(kernel.shape) for path, kernel in found.items()}
+        costs = {path: partial(_weights_left, size) for path, size in sizes.items()}
+        chosen = spread(curves, costs, (1.0 - self.sparsity) * sum(sizes.values()))
+        text = ", ".join(f"{path} {sparsity:.1%}" for path, sparsity in chosen.items())
+        work.context.note(f"sparsity by sensitivity: {text}")
+        return chosen
+
+    def _targets(self, model: keras.Model, spread_over: Mapping[str, float]) -> _Targets:
         everything = kernels(model)
         if not everything:
             raise InputError(
@@ -264,11 +296,12 @@ class Prune:
                 f"Received: {list(self.exclude)}; weights: {', '.join(everything)}"
             )
         if self.pattern == "unstructured":
-            return _Targets(chosen, self._unstructured(list(chosen)))
+            return _Targets(chosen, self._unstructured(list(chosen), spread_over))
         return self._n_of_m(model, chosen)
 
-    def _unstructured(self, paths: list[str]) -> Unstructured:
-        for pattern in self.layer_sparsity:
+    def _unstructured(self, paths: list[str], spread_over: Mapping[str, float]) -> Unstructured:
+        of_layers = self.layer_sparsity or {}
+        for pattern in of_layers:
             if not any(fnmatchcase(path, pattern) for path in paths):
                 raise InputError(
                     "opt.prune.layer_sparsity must name weights that are pruned. "
@@ -277,9 +310,11 @@ class Prune:
         groups: list[tuple[tuple[int, ...], float]] = []
         competing: list[int] = []
         for index, path in enumerate(paths):
-            own = [s for pattern, s in self.layer_sparsity.items() if fnmatchcase(path, pattern)]
+            own = [s for pattern, s in of_layers.items() if fnmatchcase(path, pattern)]
             if own:
                 groups.append(((index,), own[0]))
+            elif path in spread_over:
+                groups.append(((index,), spread_over[path]))
             elif self.scope == "layerwise":
                 groups.append(((index,), self.sparsity))
             else:
@@ -407,6 +442,10 @@ def _ramp(until: float, draw: Callable[[SoFar], None]) -> Callable[[int, int], N
             draw(lambda sparsity: sparsity * (1.0 - (1.0 - time) ** 3))
 
     return before_steps
+
+
+def _weights_left(size: int, sparsity: float) -> float:
+    return size * (1.0 - sparsity)
 
 
 def _geometric(sparsity: float, done: float) -> float:
