@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +28,22 @@ def _load(folder: Path) -> tf.Module:
 class SavedModelRunner:
     """An exported SavedModel as a function from normalized samples to logits.
 
+    It is loaded and run by a thread of its own, for the scope of a `tf.distribute` strategy is of
+    the thread that opened it: inside, variables would be loaded as distributed ones.
+
     Raises:
         RunError: The directory cannot be loaded.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._model = _load(folder)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._model = self._thread.submit(_load, folder).result()
 
     def logits(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """float32 (n, *shape) -> float32 logits (n, classes), for each batch at once."""
         serve = getattr(self._model, ANY_BATCH)
         for batch in batches:
-            yield serve(tf.constant(batch)).numpy()
+            yield self._thread.submit(lambda x: serve(tf.constant(x)).numpy(), batch).result()
 
 
 def prepare(folder: Path, timing: Timing, random: np.random.Generator) -> Callable[[], object]:

@@ -55,13 +55,12 @@ def test_it_does_not_follow_the_model_that_trains_on(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_mirrored_model_is_saved(tmp_path):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    with strategy.scope():
+def test_a_mirrored_model_is_saved_and_run_in_the_scope_of_its_strategy(tmp_path):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = small_net()
         save(model, tmp_path)
-    (found,) = SavedModelRunner(tmp_path).logits([X])
-    np.testing.assert_allclose(found, model(X, training=False), atol=1e-5)
+        (found,) = SavedModelRunner(tmp_path).logits([X])
+        np.testing.assert_allclose(found, model(X, training=False), atol=1e-5)
 
 
 def test_a_directory_that_is_none_is_a_run_error(tmp_path):
