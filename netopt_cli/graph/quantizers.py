@@ -16,6 +16,7 @@ from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.rebuild import layers
 
 _TINY = np.float32(1e-9)
+_BATCH = 128
 
 
 def largest_integer(bits: int) -> int:
@@ -30,9 +31,7 @@ def channel_axes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     convolution, the rows of an embedding. Paths are those of `graph.kernels.kernels`.
     """
     owner = owners(model)
-    return {
-        path: _channel_axes(owner[path], variable) for path, variable in kernels(model).items()
-    }
+    return {path: _channel_axes(owner[path], variable) for path, variable in kernels(model).items()}
 
 
 def owners(model: keras.Model) -> dict[str, keras.Layer | None]:
@@ -129,16 +128,18 @@ class LogitsDistance:
 
     def __init__(self, model: keras.Model, x: np.ndarray) -> None:
         self._x = x
-        self._before = _log_softmax(model(x, training=False))
+        self._before = self._predict(model)
 
     def __call__(self, model: keras.Model) -> float:
-        now = _log_softmax(model(self._x, training=False))
+        now = self._predict(model)
         divergence = np.sum(np.exp(self._before) * (self._before - now), axis=-1)
         return float(np.mean(divergence))
 
-
-def _log_softmax(logits: keras.KerasTensor) -> np.ndarray:
-    return keras.ops.convert_to_numpy(keras.ops.log_softmax(logits)).astype(np.float64)
+    def _predict(self, model: keras.Model) -> np.ndarray:
+        """Log-probabilities, float64 (n, classes)."""
+        parts = np.array_split(self._x, max(1, len(self._x) // _BATCH))
+        logits = [keras.ops.log_softmax(model(part, training=False)) for part in parts]
+        return keras.ops.convert_to_numpy(keras.ops.concatenate(logits)).astype(np.float64)
 
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)

@@ -17,12 +17,14 @@ Integer weights are symmetric with a scale for each output channel. What has no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import keras
 
 from netopt_cli.contracts import Scheme
+from netopt_cli.errors import InputError
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.quantizers import owners
 
@@ -89,3 +91,25 @@ def _possible_bits(
     if isinstance(owner, _AT_LEAST_8) or variable.name == "depthwise_kernel":
         return max(bits, 8)
     return bits
+
+
+def kept_float(model: keras.Model, patterns: Sequence[str], key: str) -> dict[str, int]:
+    """Returns path -> 32 for the kernels that fit one of the patterns.
+
+    Args:
+        key: Of the patterns in the config, for the message.
+
+    Raises:
+        InputError: A pattern fits no kernel, or together they fit all.
+    """
+    paths = list(kernels(model))
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise InputError(
+                f"{key} must fit the path of a weight. Received: '{pattern}'; "
+                f"weights: {', '.join(paths)}"
+            )
+    kept = {path: 32 for path in paths if any(fnmatchcase(path, p) for p in patterns)}
+    if kept and len(kept) == len(paths):
+        raise InputError(f"{key} leaves no weight to quantize. Received: {list(patterns)}")
+    return kept

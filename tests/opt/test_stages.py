@@ -9,7 +9,6 @@ from netopt_cli.contracts import ArchBuilder
 from netopt_cli.dataset import Dataset
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.opt.distill import Distill
-from netopt_cli.opt.quantize import Quantize
 from netopt_cli.opt.quantize_friendly import QuantizeFriendly
 from netopt_cli.opt.regularize import Regularize
 
@@ -74,14 +73,6 @@ def test_regularize_passes_its_decay_on_and_adds_dropout(bench: Bench) -> None:
     rates = [layer.rate for layer in network.model.layers if hasattr(layer, "rate")]
     assert rates == [0.4]
     assert bench.notes
-
-
-def test_quantize_changes_the_recipe_alone(bench: Bench) -> None:
-    network = bench.fresh()
-    quantized = apply(Quantize(calibration_samples=5000), network, bench)
-    assert quantized.recipe.scheme == "int8"
-    assert quantized.recipe.calibration_samples == len(bench.data.train)
-    assert quantized.model is network.model and not bench.results
 
 
 def test_quantize_friendly_bounds_activations_and_retrains(bench: Bench) -> None:
