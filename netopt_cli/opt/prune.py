@@ -266,7 +266,7 @@ class Prune:
         found = {
             path: kernel
             for path, kernel in work.targets.kernels.items()
-            if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity)
+            if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity or ())
         }
         left = np.geomspace(_MILDEST, (1.0 - self.sparsity) / _DEEPER, _LEVELS)
         loss = TaskLoss(work.network.model, work.batches)
