@@ -61,25 +61,27 @@ def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
     """
     cut = _Cut(model, graph, removed)
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
+    parts: dict[int, Any] = {}
 
     def clone(layer: keras.Layer) -> keras.Layer:
         new_layer = plain_copy(layer)
-        if cut.mixes(layer) and layer.weights:
-            # Now, since `_Part` never calls it; under its own name, not within that of `_Part`.
-            new_layer.build_from_config(layer.get_build_config())
         pairs.append((layer, new_layer))
+        if cut.changes_result(layer):
+            part = cut.resized(layer)
+            if isinstance(layer, keras.Layer) and layer.weights:
+                # Built now, since `_Part` never calls it, and under its own name.
+                new_layer.build_from_config(layer.get_build_config())
+                part = _Part(new_layer, part, cut.kept_of_weights(layer), name=layer.name)
+            parts[id(layer)] = part
         return new_layer
 
     def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         note = cut.next_call(layer)
-        if note is None or not note.over_kept or not cut.shrinks(note):
+        if note is None or id(layer) not in parts:
             return new_layer(*args, **kwargs)
-        part = cut.resized(layer)
-        taken_args, taken_kwargs = _each_tensor(_take, (args, kwargs), cut.all_kept(note.inputs))
-        taken_args, taken_kwargs = cut.arguments(note, taken_args, taken_kwargs)
-        if cut.mixes(layer) and layer.weights:
-            part = _Part(new_layer, part, cut.kept_of_weights(layer), name=layer.name)
-        outputs = part(*taken_args, **taken_kwargs)
+        args, kwargs = _each_tensor(_take, (args, kwargs), cut.all_kept(note.inputs))
+        args, kwargs = cut.arguments(note, args, kwargs)
+        outputs = parts[id(layer)](*args, **kwargs)
         return _each_tensor(_put_back, outputs, cut.all_kept(note.outputs))
 
     copy, _ = rebuild(model, clone=clone, call=call)
@@ -169,13 +171,13 @@ class _Cut:
             return args, kwargs
         return note.rewritten(args, kwargs, self.kept)
 
-    def mixes(self, layer: keras.Layer) -> bool:
-        """Whether a layer is one whose results are over the units that are left."""
-        notes = self._graph.calls.get(id(layer), ())
-        return isinstance(layer, keras.Layer) and any(note.over_kept for note in notes)
-
-    def shrinks(self, note: CallNote) -> bool:
-        return any(not self.kept(ids).all() for one in note.inputs for ids in one.axes)
+    def changes_result(self, layer: keras.Layer) -> bool:
+        """Whether a layer mixes units of which some go: its result is over the others."""
+        return any(
+            note.over_kept
+            and not all(self.kept(ids).all() for one in note.inputs for ids in one.axes)
+            for note in self._graph.calls.get(id(layer), ())
+        )
 
     def all_kept(self, tensors: list[Labels]) -> list[list[np.ndarray]]:
         """Returns for each tensor what stays of each of its axes."""

@@ -193,6 +193,16 @@ def test_shared_layer_on_two_sizes():
     check(keras.Model({"a": a, "b": b}, layers.Dense(2)(layers.Concatenate()(both))))
 
 
+@pytest.mark.parametrize("kind", [layers.LayerNormalization, layers.Softmax])
+def test_shared_layer_that_mixes_units(kind):
+    inputs = keras.Input((4,))
+    shared = kind()
+    x = shared(layers.Dense(6, name="first")(inputs))
+    y = shared(layers.Dense(6, name="second")(x))
+    graph, _ = check(keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([x, y, shared(y)]))))
+    assert len(graph.groups) == (1 if kind is layers.LayerNormalization else 2)
+
+
 def test_several_outputs_are_kept_whole():
     inputs = keras.Input((4,))
     x = layers.Dense(6, name="trunk")(inputs)
