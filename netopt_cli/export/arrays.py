@@ -13,14 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netopt_cli.export.entropy import ONE, Coder, Mixer, code_number, code_tree
+from netopt_cli.export.entropy import ONE, Coder, Mixer
 from netopt_cli.export.static_code import decode, encode
 
 _LONGEST_MAP = 2_000_000
 """Elements of an array whose zeros are coded one by one."""
-_MOST_DECISIONS = 400_000
+_MOST_DECISIONS = 200_000
 """Binary decisions that the values of one array may take."""
+_ALL_DECISIONS = 300_000
+"""What those of all arrays may take, first come, first served."""
+_MOST_PLAIN = 50_000
+"""What numbers without anything in common may take."""
+_SAMPLED_ROWS = 256
+"""Rows by which a map's prior is chosen."""
 _PALETTE = 256
+"""Most values that are coded by their number."""
 _PRIORS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """How alike the columns are, as the shape of a gamma distribution of their densities."""
 
@@ -31,12 +38,12 @@ class Array:
 
     Attributes:
         shape: Rows (output channels) and columns.
-        itemsize: Bytes of an element: 1, 2 or 4.
-        words: The bits of the elements, unsigned (rows * columns,); None before it is decoded.
+        bits: Of an element: 4, 8, 16 or 32.
+        words: The elements as unsigned numbers (rows * columns,); None before they are decoded.
     """
 
     shape: tuple[int, int]
-    itemsize: int
+    bits: int
     words: np.ndarray | None = None
 
     @property
@@ -54,18 +61,20 @@ class ArrayCoder:
         """
         self._coder = coder
         self._blocks = blocks
+        self._array = 0
+        self._decisions_left = _ALL_DECISIONS
         self._numbers = Mixer(coder, 2, learning_rate=0.01)
         self._bytes = Mixer(coder, 2, learning_rate=0.01)
 
     def code(self, arrays: list[Array]) -> None:
         """Codes all arrays; a decoder fills in their words."""
         palettes = {
-            size: self._palette([a for a in arrays if a.itemsize == size], size) for size in (2, 4)
+            bits: self._palette([a for a in arrays if a.bits == bits], bits) for bits in (16, 32)
         }
-        for array in arrays:
-            self._code(array, palettes.get(array.itemsize))
+        for self._array, array in enumerate(arrays):
+            self._code(array, palettes.get(array.bits))
 
-    def _palette(self, arrays: list[Array], itemsize: int) -> np.ndarray:
+    def _palette(self, arrays: list[Array], bits: int) -> np.ndarray:
         """Codes the values that arrays of few values have in common, in rising order."""
         values = np.empty(0, np.uint32)
         if self._coder.encodes:
@@ -76,9 +85,9 @@ class ArrayCoder:
                 new = len(joined) - len(values)
                 if len(joined) <= _PALETTE and 2 * new <= len(nonzero):
                     values = joined
-            values = values[np.argsort(_by_value(values, itemsize))]
+            values = values[np.argsort(_by_value(values, bits))]
         count = self._number(len(values), "palette")
-        return self._plain(values, count, itemsize)
+        return self._plain(values, count, bits)
 
     def _code(self, array: Array, palette: np.ndarray | None) -> None:
         encodes = self._coder.encodes
@@ -98,13 +107,14 @@ class ArrayCoder:
             if len(indices) and int(indices.max()) >= len(palette):
                 raise ValueError("an index outside of the palette")
             values = palette[indices]
-        elif array.itemsize == 1:
-            # The sign first, so that the tree splits at zero.
-            values = self._symbols(values ^ 128, places, array.shape, 8) ^ 128
+        elif array.bits <= 8:
+            # The sign is turned, so that the tree of symbols goes from the lowest to the highest.
+            sign = 1 << array.bits - 1
+            values = self._symbols(values ^ sign, places, array.shape, array.bits) ^ sign
         else:
-            values = self._plain(values, len(places), array.itemsize)
+            values = self._plain(values, len(places), array.bits)
         words[places] = values
-        array.words = words.astype(f"u{array.itemsize}")
+        array.words = words.astype(f"u{max(1, array.bits // 8)}")
 
     def _places(self, words: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Codes which elements are not zero; returns their indices in rising order."""
@@ -116,21 +126,20 @@ class ArrayCoder:
         table = present.reshape(rows, columns)
         prior = 0
         if self._coder.encodes:
-            lengths = [_map_length(table, each) for each in _PRIORS]
+            sample = table[:: -(-rows // _SAMPLED_ROWS)]
+            lengths = [_map_length(sample, each) for each in _PRIORS]
             prior = int(np.argmin(lengths))
         prior = self._number(prior, "prior")
         density = _Density(columns, _PRIORS[prior])
         code = self._coder.code
         found: list[int] = []
-        before = 0
         for index in range(rows):
             bits = table[index].tolist()
-            left = self._number(sum(bits), "row", min(before, 3))
+            left = self._number(sum(bits), "row")
             if not 0 <= left <= columns:
                 raise ValueError("more weights than places")
-            before = left.bit_length()
-            hazards = density.hazards()
             row: list[int] = []
+            hazards = density.hazards() if left else []
             for column in range(columns):
                 if not left:
                     break
@@ -149,44 +158,46 @@ class ArrayCoder:
     def _symbols(
         self, symbols: np.ndarray, places: np.ndarray, shape: tuple[int, int], bits: int
     ) -> np.ndarray:
-        """Codes symbols below 2^bits, each in the light of its row and of the one before."""
+        """Codes symbols below 2^bits, each in the light of its row: a channel has its own scale."""
         count = len(places)
         if not bits:
             return np.zeros(count, np.uint32)
-        if count * bits > _MOST_DECISIONS:
+        decisions = count * bits
+        if decisions > min(_MOST_DECISIONS, self._decisions_left):
             return self._block(symbols.astype(np.uint8), count).astype(np.uint32)
-        mixer = Mixer(self._coder, 3, learning_rate=0.003)
+        self._decisions_left -= decisions
+        mixer = Mixer(self._coder, 2, learning_rate=0.01)
         given = symbols.tolist() if self._coder.encodes else [0] * count
         found = []
-        last = 0
         for symbol, row in zip(given, (places // shape[1]).tolist(), strict=True):
-            last = code_tree(mixer, symbol, bits, (0, row, last))
-            found.append(last)
+            found.append(mixer.tree(symbol, bits, (0, row)))
         return np.array(found, np.uint32)
 
-    def _plain(self, values: np.ndarray, count: int, itemsize: int) -> np.ndarray:
+    def _plain(self, values: np.ndarray, count: int, bits: int) -> np.ndarray:
         """Codes numbers without anything in common, a byte at a time from the highest on."""
-        planes = [values >> 8 * index & 255 for index in range(itemsize)][::-1]
-        if count * itemsize * 8 > _MOST_DECISIONS:
+        # The sign goes to the end: the exponent of a float fills the first byte.
+        values = (values << 1 | values >> bits - 1) & (1 << bits) - 1
+        planes = [values >> shift & 255 for shift in range(bits - 8, -8, -8)]
+        if count * bits > _MOST_PLAIN:
             planes = [self._block(plane.astype(np.uint8), count) for plane in planes]
         else:
-            coded = np.zeros((count, itemsize), np.uint32)
+            coded = np.zeros((count, len(planes)), np.uint32)
             given = np.stack(planes, axis=-1).tolist() if self._coder.encodes else coded.tolist()
             for index, number in enumerate(given):
                 above = 0
                 for place, byte in enumerate(number):
                     # The lower bytes of a float are noise, but in bfloat16 they are zero.
                     context = above if place < 2 else above == 0
-                    above = code_tree(self._bytes, byte, 8, ((itemsize, place), (place, context)))
+                    above = self._bytes.tree(byte, 8, ((bits, place), (place, context)))
                     coded[index, place] = above
             planes = list(coded.T)
         result = np.zeros(count, np.uint32)
         for plane in planes:
             result = result << 8 | plane.astype(np.uint32)
-        return result
+        return (result >> 1 | result << bits - 1) & (1 << bits) - 1
 
-    def _number(self, number: int, what: str, context: int = 0) -> int:
-        return code_number(self._numbers, number, (what, (what, context)))
+    def _number(self, number: int, what: str) -> int:
+        return self._numbers.number(number, (what, (what, self._array)))
 
     def _block(self, symbols: np.ndarray, count: int) -> np.ndarray:
         if self._coder.encodes:
@@ -239,7 +250,7 @@ def _map_length(table: np.ndarray, prior: float) -> float:
     return total
 
 
-def _by_value(words: np.ndarray, itemsize: int) -> np.ndarray:
+def _by_value(words: np.ndarray, bits: int) -> np.ndarray:
     """Keys that sort the bits of floats as the floats are sorted."""
-    sign = 1 << 8 * itemsize - 1
+    sign = 1 << bits - 1
     return np.where(words & sign, sign - (words & sign - 1).astype(np.int64) - 1, words + sign)

@@ -23,6 +23,12 @@ _FINE = 256
 """Steps of a unit of log-odds."""
 _WIDEST = 11 * _FINE
 
+_EVEN = ONE / 2
+_MEMORY = 254
+"""Occurrences of a context after which the older ones begin to be forgotten."""
+_Slots = dict[int, list]
+"""By node: the probability of a one, times ONE, and how often it was met."""
+
 
 class Coder(Protocol):
     """One direction."""
@@ -99,31 +105,71 @@ class Mixer:
     contexts that have been met before.
     """
 
-    def __init__(
-        self, coder: Coder, contexts: int, *, learning_rate: float, memory: int = 255
-    ) -> None:
+    def __init__(self, coder: Coder, contexts: int, *, learning_rate: float) -> None:
         """
         Args:
-            memory: Occurrences of a context after which the older ones begin to be forgotten.
+            contexts: How many there are of them for every bit.
         """
-        self._coder = coder
-        self._tables: list[dict[Hashable, list]] = [{} for _ in range(contexts)]
+        self.coder = coder
+        self._tables: list[dict[Hashable, _Slots]] = [{} for _ in range(contexts)]
         self._weights: dict[int, list[float]] = {}
-        self._learning_rate = learning_rate / ONE
-        self._rates = [1 / (count + 1.6) for count in range(memory)]
-        self._trusts = [count / (count + 0.4) for count in range(memory)]
+        self._learning_rate = learning_rate / (ONE * _FINE)
+        self._rates = [1 / (count + 1.6) for count in range(_MEMORY + 1)]
+        self._trusts = [count / (count + 0.4) for count in range(_MEMORY + 1)]
         self._stretch, self._squash = log_odds_tables()
 
-    def code(self, bit: int, contexts: Sequence[Hashable]) -> int:
-        """Codes a bit in its `contexts`, as many as said, and learns from it."""
-        slots, odds, met = [], [], 0
+    def tree(self, symbol: int, bits: int, contexts: Sequence[Hashable]) -> int:
+        """Codes a symbol below 2^bits from its highest bit on, each in the light of those before.
+
+        Args:
+            contexts: What else each bit is seen in.
+        """
+        slots = self._enter(contexts)
+        node = 1
+        for shift in range(bits - 1, -1, -1):
+            node = 2 * node + self._code(symbol >> shift & 1, slots, node)
+        return node - (1 << bits)
+
+    def number(self, number: int, contexts: Sequence[Hashable]) -> int:
+        """Codes a number from -2^62 to 2^62: how long it is, then its bits.
+
+        The two bits after the leading one are seen together, the others in their place alone.
+        """
+        slots = self._enter(contexts)
+        folded = 2 * number if number >= 0 else -2 * number - 1
+        length = 0
+        while length < 64 and self._code(int(folded >> length > 0), slots, length):
+            length += 1
+        prefix = min(length, 1)
+        for shift in range(length - 2, -1, -1):
+            seen = prefix if length - shift <= 3 else 0
+            place = (length << 6 | shift) << 3 | seen | 1 << 20
+            prefix = 2 * prefix + self._code(folded >> shift & 1, slots, place)
+        return prefix // 2 if prefix % 2 == 0 else -(prefix // 2) - 1
+
+    def _enter(self, contexts: Sequence[Hashable]) -> list[_Slots]:
+        """The slots that each context has."""
+        found = []
         for table, context in zip(self._tables, contexts, strict=True):
-            slot = table.get(context)
+            slots = table.get(context)
+            if slots is None:
+                slots = table[context] = {}
+            found.append(slots)
+        return found
+
+    def _code(self, bit: int, contexts: list[_Slots], node: int) -> int:
+        """Codes a bit and learns from it; `node` tells it from others in the same contexts."""
+        slots, odds, met = [], [], 0
+        for context in contexts:
+            slot = context.get(node)
             if slot is None:
-                slot = table[context] = [ONE / 2, 0]
-            met = 2 * met + (slot[1] > 0)
+                slot = context[node] = [_EVEN, 0]
+                odds.append(0.0)
+                met += met
+            else:
+                odds.append(self._stretch[int(slot[0])] * self._trusts[slot[1]])
+                met += met + 1
             slots.append(slot)
-            odds.append(self._stretch[int(slot[0])] * self._trusts[slot[1]])
         weights = self._weights.get(met)
         if weights is None:
             weights = self._weights[met] = [1.2 / max(1, met.bit_count())] * len(odds)
@@ -132,53 +178,17 @@ class Mixer:
             total += weight * each
         total = min(max(total, -_WIDEST), _WIDEST)
         probability = self._squash[int(total) + _WIDEST]
-        bit = self._coder.code(bit, probability)
+        bit = self.coder.code(bit, probability)
         aim = ONE - 1 if bit else 0
-        step = (aim - probability) * self._learning_rate / _FINE
+        step = (aim - probability) * self._learning_rate
         for index, each in enumerate(odds):
             weights[index] += step * each
-        last = len(self._rates) - 1
         for slot in slots:
             count = slot[1]
             slot[0] += (aim - slot[0]) * self._rates[count]
-            if count < last:
+            if count < _MEMORY:
                 slot[1] = count + 1
         return bit
-
-
-def code_tree(mixer: Mixer, symbol: int, bits: int, contexts: Sequence[Hashable]) -> int:
-    """Codes a symbol below 2^bits from its highest bit on, each bit in the light of those before.
-
-    Args:
-        contexts: What else each bit is seen in, one entry for each context of the mixer.
-    """
-    node = 1
-    for shift in range(bits - 1, -1, -1):
-        bit = symbol >> shift & 1
-        node = 2 * node + mixer.code(bit, [(context, node) for context in contexts])
-    return node - (1 << bits)
-
-
-def code_number(mixer: Mixer, number: int, contexts: Sequence[Hashable]) -> int:
-    """Codes a number from -2^63 to 2^63 - 1: first how long it is, then its bits.
-
-    The two highest bits after the leading one are seen in the contexts, the others in their place
-    alone.
-    """
-    folded = 2 * number if number >= 0 else -2 * number - 1
-    length = 0
-    while length < 64:
-        more = int(folded >> length > 0)
-        if not mixer.code(more, [(context, length) for context in contexts]):
-            break
-        length += 1
-    prefix = min(length, 1)
-    for shift in range(length - 2, -1, -1):
-        bit = folded >> shift & 1
-        seen = prefix if length - shift <= 3 else 0
-        place = (length, shift, seen)
-        prefix = 2 * prefix + mixer.code(bit, [(context, place) for context in contexts])
-    return prefix // 2 if prefix % 2 == 0 else -(prefix // 2) - 1
 
 
 @cache

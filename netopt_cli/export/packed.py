@@ -27,7 +27,9 @@ from netopt_cli.errors import InputError
 from netopt_cli.export import flatbuffer
 from netopt_cli.export.arrays import Array, ArrayCoder
 from netopt_cli.export.entropy import Coder, Decoder, Encoder
-from netopt_cli.export.tree import TreeCoder, UnsupportedError
+from netopt_cli.export.prior import experienced
+from netopt_cli.export.scale_rules import scale_rules
+from netopt_cli.export.tree import UnsupportedError
 from netopt_cli.export.varint import read_varint, varint
 
 LIMIT = 1 << 31
@@ -38,11 +40,12 @@ _VERSION = 1
 _HEADER = struct.Struct("<2sBIB")
 _LZMA, _CANONICAL = range(2)
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
-_ITEMSIZES = {
-    schema.TensorType.FLOAT32: 4,
-    schema.TensorType.INT32: 4,
-    schema.TensorType.FLOAT16: 2,
-    schema.TensorType.INT16: 2,
+_BITS = {
+    schema.TensorType.FLOAT32: 32,
+    schema.TensorType.INT32: 32,
+    schema.TensorType.FLOAT16: 16,
+    schema.TensorType.INT16: 16,
+    schema.TensorType.INT4: 4,
 }
 
 
@@ -126,19 +129,29 @@ _METHODS = {_LZMA: _unpack_lzma, _CANONICAL: _unpack_canonical}
 
 def _code(coder: Coder, model: Any, blocks: list[bytes], length: int) -> Any:
     """Codes a `ModelT` in the direction of the coder; returns it."""
-    trees = TreeCoder(coder)
+    trees = experienced(coder)
     result = trees.code(model, length)
+    rules = scale_rules(result)
+    given_rules = scale_rules(model) if model is not None else [None] * len(rules)
+    rules = [
+        rule
+        for rule, given in zip(rules, given_rules, strict=True)
+        if trees.flag(given is not None and given.holds(), rule.name)
+    ]
+    derived = {id(rule.target) for rule in rules}
     constants = [*_scales(result), *_buffers(result)]
     if model is not None:
         given = [*_scales(model), *_buffers(model)]
         for (_, _, array), (holder, field, _) in zip(constants, given, strict=True):
-            data = getattr(holder, field)
-            array.words = np.ascontiguousarray(data).view(f"<u{array.itemsize}")
+            array.words = _words(getattr(holder, field), array.bits)
+    constants = [each for each in constants if id(each[0]) not in derived]
     ArrayCoder(coder, blocks).code([array for _, _, array in constants])
     for holder, field, array in constants:
         assert array.words is not None
-        words = array.words.astype(f"<u{array.itemsize}")
-        setattr(holder, field, words.view(getattr(holder, field).dtype))
+        raw = _raw(array.words, array.bits)
+        setattr(holder, field, raw.view(getattr(holder, field).dtype))
+    for rule in rules:
+        rule.target.scale = rule.derived()
     return result
 
 
@@ -151,7 +164,7 @@ def _scales(model: Any) -> Iterator[_Constant]:
         for tensor in graph.tensors or ():
             quantization = tensor.quantization
             if quantization is not None and quantization.scale is not None:
-                yield quantization, "scale", Array((1, len(quantization.scale)), 4)
+                yield quantization, "scale", Array((1, len(quantization.scale)), 32)
 
 
 def _buffers(model: Any) -> Iterator[_Constant]:
@@ -163,12 +176,28 @@ def _buffers(model: Any) -> Iterator[_Constant]:
     for index, buffer in enumerate(model.buffers or ()):
         if buffer.data is None or not len(buffer.data):
             continue
-        size = len(buffer.data)
+        size = 8 * len(buffer.data)
         tensor = tensors.get(index)
-        itemsize = _ITEMSIZES.get(tensor.type, 1) if tensor is not None else 1
-        if size % itemsize:
-            itemsize = 1
-        yield buffer, "data", Array(_matrix(tensor, size // itemsize), itemsize)
+        bits = _BITS.get(tensor.type, 8) if tensor is not None else 8
+        if size % bits:
+            bits = 8
+        yield buffer, "data", Array(_matrix(tensor, size // bits), bits)
+
+
+def _words(data: np.ndarray, bits: int) -> np.ndarray:
+    """The elements that lie in `data`, as unsigned numbers."""
+    raw = np.ascontiguousarray(data).view(np.uint8)
+    if bits == 4:
+        # Two elements a byte, the low half first.
+        return np.stack([raw & 15, raw >> 4], axis=-1).reshape(-1)
+    return raw.view(f"<u{bits // 8}")
+
+
+def _raw(words: np.ndarray, bits: int) -> np.ndarray:
+    """The reverse of `_words`: bytes."""
+    if bits == 4:
+        return (words[::2] | words[1::2] << 4).astype(np.uint8)
+    return words.astype(f"<u{bits // 8}").view(np.uint8)
 
 
 def _matrix(tensor: Any, count: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ _MOST_LANES = 1 << 13
 
 
 def encode(symbols: np.ndarray) -> bytes:
-    """Codes uint8 symbols (n,), n at least 1."""
+    """Codes uint8 symbols (n,), n at least 1; noise, which has no code, is stored as it is."""
     frequencies = _frequencies(symbols)
     starts = np.cumsum(frequencies) - frequencies
     lanes = _lanes(len(symbols))
@@ -38,7 +38,8 @@ def encode(symbols: np.ndarray) -> bytes:
         states = (states // frequency << np.uint64(_PRECISION)) + states % frequency + starts[row]
     table = zlib.compress(frequencies.astype("<u2").tobytes(), 9)
     stream = np.concatenate([states.astype("<u4").view("<u2"), *words[::-1]])
-    return varint(len(table)) + table + stream.tobytes()
+    block = varint(len(table)) + table + stream.tobytes()
+    return block if len(block) < len(symbols) else symbols.tobytes()
 
 
 def decode(block: bytes, count: int) -> np.ndarray:
@@ -47,6 +48,8 @@ def decode(block: bytes, count: int) -> np.ndarray:
     Raises:
         ValueError, IndexError, zlib.error: The block is damaged.
     """
+    if len(block) == count:
+        return np.frombuffer(block, np.uint8)
     length, at = read_varint(block, 0)
     unpacker = zlib.decompressobj()
     frequencies = np.frombuffer(unpacker.decompress(block[at : at + length], 513), "<u2")

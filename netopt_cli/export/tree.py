@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from netopt_cli.export.entropy import Coder, Mixer, code_number, code_tree
+from netopt_cli.export.entropy import Coder, Mixer
 from netopt_cli.export.flatbuffer import Buffer
 
 _TABLES: dict[tuple[str, str], type] = {
@@ -32,7 +32,8 @@ _DTYPES = tuple(
     np.dtype(name)
     for name in ("int32", "int64", "float32", "uint8", "int8", "bool", "uint32", "float64")
 )
-_MOST_TABLES = 1 << 20
+_MOST_ENTRIES = 1 << 20
+"""Tables, letters and numbers: more than any network has, and a bound for damaged files."""
 _TEXT, _TABLE, _TABLE_LIST, _NUMBERS = range(4)
 
 
@@ -44,13 +45,16 @@ class TreeCoder:
     """Codes the trees of models; what it learned from one serves the next."""
 
     def __init__(self, coder: Coder) -> None:
-        self._coder = coder
         self._mixer = Mixer(coder, 5, learning_rate=0.02)
         self._letters = Mixer(coder, 5, learning_rate=0.02)
         self._past: dict[Hashable, tuple[Any, Any]] = {}
         self._room = 0
-        self._tables_left = 0
+        self._entries_left = 0
         self._fresh: dict[Hashable, int] = {}
+
+    def go_on(self, coder: Coder) -> None:
+        """Codes the next models by another coder, with what was learned so far."""
+        self._mixer.coder = self._letters.coder = coder
 
     def code(self, model: Any, room: int) -> Any:
         """Codes a `ModelT`; a decoder, given None, returns it.
@@ -63,12 +67,16 @@ class TreeCoder:
         Raises:
             UnsupportedError: Encoding, when a part of the tree has no code.
             ValueError: Decoding, when the stream is damaged; encoding, when there are too many
-                tables.
+                entries.
         """
         self._room = room
-        self._tables_left = _MOST_TABLES
+        self._entries_left = _MOST_ENTRIES
         self._fresh = {}
         return self._table(schema.ModelT, model)
+
+    def flag(self, value: bool, what: str) -> bool:
+        """Codes a fact about the model."""
+        return bool(self._number(int(value), what))
 
     def _table(self, kind: type, given: Any) -> Any:
         result = kind()
@@ -110,10 +118,7 @@ class TreeCoder:
             return self._table(table, value)
         if kind != _TABLE_LIST:
             raise ValueError("an unknown kind of field")
-        count = self._length(value, where, 1)
-        self._tables_left -= count
-        if self._tables_left < 0:
-            raise ValueError("more tables than a network has")
+        count = self._entries(self._length(value, where, 1))
         return [self._table(table, None if value is None else value[i]) for i in range(count)]
 
     def _scalar(self, where: tuple[str, str], value: float, default: Any) -> float:
@@ -164,10 +169,12 @@ class TreeCoder:
             return found
         given = found.tolist() if value is None else value.tolist()
         if where in _INDICES:
+            self._entries(count)
             found[:] = [self._index(each, where, "tensor", i) for i, each in enumerate(given)]
         elif self._number(int(len(set(given)) == 1), (*where, "same")):
             found[:] = self._number(given[0], where, count)
         else:
+            self._entries(count)
             before = 0
             for index, each in enumerate(given):
                 before = self._number(each, (*where, min(index, 4)), before)
@@ -191,13 +198,13 @@ class TreeCoder:
         return value
 
     def _text(self, value: bytes | None) -> bytes:
-        count = self._length(value, ("text", ""), 1)
+        count = self._entries(self._length(value, ("text", ""), 1))
         found = bytearray(4)
         for index in range(count):
             letter = 0 if value is None else value[index]
             contexts = [bytes(found[len(found) - order :]) for order in (0, 1, 2, 3, 4)]
             contexts[0] = b""
-            found.append(code_tree(self._letters, letter, 8, contexts))
+            found.append(self._letters.tree(letter, 8, contexts))
         return bytes(found[4:])
 
     def _length(self, value: Any, where: tuple[str, str], itemsize: int) -> int:
@@ -207,10 +214,17 @@ class TreeCoder:
             raise ValueError("more than the file can hold")
         return count
 
+    def _entries(self, count: int) -> int:
+        """Returns `count` if so much may still be coded one by one."""
+        self._entries_left -= count
+        if self._entries_left < 0:
+            raise ValueError("more entries than a network has")
+        return count
+
     def _number(self, number: int, where: Hashable, beside: Any = None) -> int:
         last, before = self._past.get(where, (None, None))
         contexts = ("", where, (where, last), (where, last, before), (where, beside, last))
-        number = code_number(self._mixer, int(number), contexts)
+        number = self._mixer.number(int(number), contexts)
         self._past[where] = (number, last)
         return number
 
