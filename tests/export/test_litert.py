@@ -1,12 +1,19 @@
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from netopt_cli.contracts import ExportRecipe, Timing
+from netopt_cli.contracts import ExportRecipe, Scheme, Timing
 from netopt_cli.errors import ConfigError, RunError
 from netopt_cli.export.litert import freeze, to_litert
+from netopt_cli.export.packed import pack, unpack
+from netopt_cli.export.strip import strip
+from netopt_cli.graph.quantizers import quantized_weights
+from netopt_cli.graph.schemes import ARITHMETIC, weight_bits
+from netopt_cli.measure.file_weights import read_file_weights
 from netopt_cli.measure.runtime import LitertRunner
 
 SHAPE = (8, 8, 2)
@@ -131,6 +138,86 @@ def test_int8_refuses_a_loop():
 
 
 @pytest.mark.parametrize("samples", [None, iter(())])
-def test_int8_needs_calibration(samples):
-    with pytest.raises(ConfigError, match="calibration_samples must be at least 1"):
-        to_litert(freeze(small_net()), ExportRecipe("int8"), samples)
+@pytest.mark.parametrize("scheme", ["int8", "int8x4", "int16x8"])
+def test_integer_activations_need_calibration(scheme, samples):
+    message = f"calibration_samples must be at least 1 to export {scheme}"
+    with pytest.raises(ConfigError, match=message):
+        to_litert(freeze(small_net()), ExportRecipe(scheme), samples)
+
+
+SCHEMES = [scheme for scheme in get_args(Scheme) if scheme != "float32"]
+
+
+def outside_of(content: bytes) -> set[type]:
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    tensors = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    return {tensor["dtype"] for tensor in tensors}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_computes_what_the_rounded_network_does(scheme):
+    model = small_net()
+    content = to_litert(freeze(model), ExportRecipe(scheme, len(X)), calibration())
+    integer = {"int8": np.int8, "int8x4": np.int8, "int16x8": np.int16}
+    assert outside_of(content) == {integer.get(scheme, np.float32)}
+    with quantized_weights(model, weight_bits(model, scheme)):
+        expected = model(X, training=False).numpy()
+    part = {"float": 0.001, "dynamic": 0.05, "integer": 0.1}[ARITHMETIC[scheme]]
+    for device in ("cpu", "cpu_reference"):
+        actual = next(LitertRunner(content, Timing(device=device)).logits([X]))
+        assert np.abs(actual - expected).max() < part * np.ptp(expected)
+    stripped = strip(content)
+    assert unpack(pack(stripped)) == stripped
+    again = next(LitertRunner(stripped, Timing(device="cpu_reference")).logits([X]))
+    np.testing.assert_array_equal(again, actual)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "dynamic", "weight_int8"])
+def test_each_kernel_can_have_its_own_bits(scheme):
+    inputs = keras.Input((8,))
+    x = inputs
+    for name in ("four", "eight", "sixteen", "float"):
+        x = keras.layers.Dense(8, activation="relu", name=name)(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    bits = {"four/kernel": 4, "sixteen/kernel": 16, "float/kernel": 32, "logits/kernel": 32}
+    samples = X.reshape(-1, 1, 8)
+    recipe = ExportRecipe(scheme, len(samples), weight_bits=bits)
+    content = to_litert(freeze(model), recipe, iter(samples))
+    dtypes = {w.dtype for w in read_file_weights(content) if w.shape == (8, 8)}
+    assert dtypes == {"int4", "int8", "float16", "float32"}
+    actual = next(LitertRunner(content, Timing()).logits([samples[:, 0]]))
+    with quantized_weights(model, weight_bits(model, scheme, bits)):
+        expected = model(samples[:, 0]).numpy()
+    part = {"float": 0.001, "dynamic": 0.05, "integer": 0.1}[ARITHMETIC[scheme]]
+    assert np.abs(actual - expected).max() < part * np.ptp(expected)
+
+
+@pytest.mark.parametrize("calibration_by", ["percentile", "mse"])
+def test_int8_with_chosen_ranges_is_integer_throughout(calibration_by):
+    model = small_net()
+    recipe = ExportRecipe("int8", len(X), calibration=calibration_by)
+    content = to_litert(freeze(model), recipe, calibration())
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    assert not any(t["dtype"] == np.float32 for t in interpreter.get_tensor_details())
+    expected = model(X, training=False).numpy()
+    actual = next(LitertRunner(content, Timing()).logits([X]))
+    assert np.abs(actual - expected).max() < 0.1 * np.ptp(expected)
+
+
+def test_a_kernel_that_the_file_has_not_is_named():
+    inputs = keras.Input((4,))
+    logits = keras.layers.Dense(3, name="logits")
+    graph = freeze(keras.Model(inputs, logits(inputs)))
+    logits.kernel.assign(np.eye(4, 3))  # another one than was traced
+    with pytest.raises(RunError, match="4 bits for logits/kernel: conversion has made another"):
+        to_litert(graph, ExportRecipe("weight_int8", weight_bits={"logits/kernel": 4}))
+
+
+def test_what_litert_cannot_run_is_said_at_export():
+    inputs = keras.Input((4, 2))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(3, unroll=True)(inputs)))
+    samples = iter(np.ones((4, 1, 4, 2), np.float32))
+    with pytest.raises(RunError, match=r"LiteRT cannot run this network so: .*scheme=dynamic"):
+        to_litert(freeze(model), ExportRecipe("int8x4", 4), samples)

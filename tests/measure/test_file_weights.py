@@ -77,6 +77,29 @@ def test_int4_is_two_values_a_byte():
     assert weight == FileWeight("w", (1, 5), "int4", 5, 3)
 
 
+def test_int16():
+    values = np.array([[0, 300, -1]], np.int16)
+    (weight,) = read_file_weights(file_with(values, (1, 3), schema.TensorType.INT16))
+    assert weight == FileWeight("w", (1, 3), "int16", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype"),
+    [
+        ("weight_int4", "int4"),
+        ("dynamic_int4", "int4"),
+        ("float16", "float16"),
+        ("dynamic", "int8"),
+    ],
+)
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_sparsity_in_the_other_schemes(scheme, dtype, fraction):
+    weights = read_file_weights(export(pruned_model(fraction), scheme))
+    assert {weight.dtype for weight in weights} == {dtype}
+    # Rounding to 4 bits may add zeros; these weights are at least half the largest.
+    assert sparsity(weights) == fraction
+
+
 def test_float16():
     values = np.array([[0, 1, -0.0], [2, 3, 4]], np.float16)
     (weight,) = read_file_weights(file_with(values, (2, 3), schema.TensorType.FLOAT16))

@@ -8,7 +8,15 @@ import pytest
 from netopt_cli.contracts import ExportRecipe, Network, Timing
 from netopt_cli.errors import ParityError
 from netopt_cli.export.packed import unpack
-from netopt_cli.measure.measurement import Measurement, export_network, gzip_size, measure
+from netopt_cli.measure.measurement import (
+    Measurement,
+    calibration_samples,
+    compare,
+    export_network,
+    gzip_size,
+    measure,
+)
+from netopt_cli.measure.runtime import LitertRunner
 
 TIMING = Timing(warmup_runs=5, timed_runs=30)
 COLUMNS = [
@@ -123,3 +131,32 @@ def test_export_is_reproducible_and_calibrated_by_the_seed(model, data):
     files = [export_network(network, data, seed)[1] for seed in (0, 0, 1)]
     assert files[0] == files[1] != files[2]
     assert gzip_size(files[0]) == gzip_size(files[1])
+
+
+def test_calibration_is_random_or_even_over_the_classes(model, data):
+    def labels(sampling: str, samples: int = 20) -> np.ndarray:
+        recipe = ExportRecipe("int8", samples, calibration_sampling=sampling)
+        chosen = list(calibration_samples(Network(model, recipe), data, seed=0))
+        assert {x.shape for x in chosen} == {(1, *data.shape)}
+        x, y = next(data.normalized_batches(data.train, len(data.train)))
+        places = [int(np.flatnonzero((x == one).all(axis=(1, 2, 3)))[0]) for one in chosen]
+        assert len(set(places)) == len(places)
+        return np.bincount(y[places], minlength=data.classes)
+
+    assert set(labels("stratified")) == {5}
+    assert len(set(labels("random"))) > 1
+    assert labels("stratified", 1000).sum() == len(data.train)
+
+
+@pytest.mark.parametrize("scheme", ["weight_int4", "dynamic", "float16"])
+def test_a_file_is_compared_with_the_rounded_network(model, data, scheme):
+    network = network_of(model, scheme)
+    _, content = export_network(network, data)
+    runner = LitertRunner(content, TIMING)
+    parity = compare(network, data, runner, scheme)
+    assert parity["max_abs_rounded"] < parity["max_abs"] or scheme == "dynamic"
+    assert parity["max_abs_rounded"] <= parity["tolerance"]
+    # A file of other bits than it says fails, small as the difference is.
+    if scheme == "weight_int4":
+        with pytest.raises(ParityError):
+            compare(network_of(model, "weight_int8"), data, runner, "weight_int8")

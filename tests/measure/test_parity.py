@@ -1,9 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from netopt_cli.contracts import Scheme
 from netopt_cli.errors import ParityError
 from netopt_cli.measure.parity import check_parity, tolerance
 
@@ -32,7 +35,7 @@ def test_an_output_that_ignores_the_input_never_passes_as_int8(expected, constan
     ],
     ids=["zeros", "other samples", "other classes", "sign", "nan"],
 )
-@pytest.mark.parametrize("scheme", ["float32", "int8"])
+@pytest.mark.parametrize("scheme", get_args(Scheme))
 def test_broken_outputs_fail(scheme, break_it):
     with pytest.raises(ParityError, match=r"logits differ by up to .*, the tolerance is \d"):
         check_parity(scheme, LOGITS, break_it(LOGITS))
@@ -62,6 +65,22 @@ def test_a_dead_network_is_held_to_the_resolution_of_int8():
 @pytest.mark.parametrize(("scale", "expected"), [(0.1, 1e-3), (30.0, 0.03)])
 def test_float32_tolerance_grows_with_the_logits(scale, expected):
     assert tolerance("float32", np.array([[scale, -scale]])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("stricter", "wider"),
+    [("float32", "weight_int4"), ("weight_int8", "dynamic"), ("float16", "int8x4"),
+     ("dynamic_int4", "int16x8")],
+)  # fmt: skip
+def test_more_rounding_of_activations_is_given_more_room(stricter, wider):
+    assert tolerance(stricter, LOGITS) < tolerance(wider, LOGITS)
+
+
+def test_weights_of_4_bits_are_not_excused_by_their_rounding():
+    off = LOGITS + 0.1 * np.ptp(LOGITS, axis=0).max()
+    check_parity("dynamic_int4", LOGITS, off)
+    with pytest.raises(ParityError, match="exported weight_int4 file"):
+        check_parity("weight_int4", LOGITS, off)
 
 
 def test_another_number_of_classes_fails():
