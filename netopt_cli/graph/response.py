@@ -48,6 +48,7 @@ LEVELS: Mapping[Technique, tuple[float, ...]] = {
 """The levels that a look at all layers takes, mildest first."""
 
 _UNCUT: Mapping[Technique, float] = {"prune": 0.0, "structured": 0.0, "rank": 1.0, "bits": 32}
+_ROUNDING = 1e-9
 _PARTS = 8  # Levels that `spread` weighs for each one that was scanned.
 
 Score = TypeVar("Score")
@@ -205,26 +206,27 @@ class _Step:
     price: float
 
 
-def _steps(
-    name: str, curve: Curve, cost: Callable[[float], float], between: bool
-) -> Iterator[_Step]:
-    """Yields the steps down the lower convex hull of (cost, damage), prices rising."""
+def _steps(name: str, curve: Curve, cost: Callable[[float], float], between: bool) -> list[_Step]:
+    """Returns the steps down the lower convex hull of (cost, damage), prices rising."""
     levels, damages = np.array(curve.levels), np.array(curve.damages)
     if between:
         at = np.linspace(0, len(levels) - 1, (len(levels) - 1) * _PARTS + 1)
         known = np.arange(len(levels))
         levels, damages = np.interp(at, known, levels), np.interp(at, known, damages)
     left = np.array([cost(float(level)) for level in levels])
+    found: list[_Step] = []
     here = 0
     while True:
         cheaper = here + 1 + np.flatnonzero(left[here + 1 :] < left[here])
         if not len(cheaper):
-            return
+            return found
         prices = (damages[cheaper] - damages[here]) / (left[here] - left[cheaper])
-        # Of equal prices the longest step: the hull is straight there.
-        best = int(np.flatnonzero(prices == prices.min())[-1])
-        there = int(cheaper[best])
-        yield _Step(name, float(levels[here]), float(levels[there]), float(prices[best]))
+        best = int(np.argmin(prices))
+        there, start, price = int(cheaper[best]), float(levels[here]), float(prices[best])
+        if found and price <= found[-1].price * (1 + _ROUNDING):
+            # The hull is straight here: one step, whose price rounding must not split.
+            start, price = found[-1].start, found.pop().price
+        found.append(_Step(name, start, float(levels[there]), price))
         here = there
 
 

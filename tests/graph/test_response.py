@@ -4,7 +4,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netopt_cli.errors import InputError
@@ -179,6 +179,12 @@ def spent(costs: dict, levels: dict) -> float:
     return math.fsum(costs[name](level) for name, level in levels.items())
 
 
+# A straight part whose price rounding splits.
+@example(
+    [(curve_of([1.0, 0.0, 0.0]), 1), (curve_of([1.2567730661351129, 4.275160837561331, 3.0]), 351)],
+    0.5,
+    True,
+)
 @given(some_curves, st.floats(0.1, 1), st.booleans())
 def test_the_budget_is_met(drawn: list, fraction: float, between: bool) -> None:
     curves, costs, total = problem(drawn)
