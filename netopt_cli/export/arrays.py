@@ -26,6 +26,8 @@ _MOST_PLAIN = 50_000
 """What numbers without anything in common may take."""
 _SAMPLED_ROWS = 256
 """Rows by which a map's prior is chosen."""
+_FIRST_WORDS = 1 << 12
+"""Elements that mostly tell already that there are too many values for a palette."""
 _PALETTE = 256
 """Most values that are coded by their number."""
 _PRIORS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -80,6 +82,8 @@ class ArrayCoder:
         if self._coder.encodes:
             for array in sorted(arrays, key=lambda a: -a.size):
                 assert array.words is not None
+                if len(np.unique(array.words[:_FIRST_WORDS])) > _PALETTE + 1:
+                    continue
                 nonzero = array.words[array.words != 0].astype(np.uint32)
                 joined = np.union1d(values, nonzero)
                 new = len(joined) - len(values)
@@ -97,7 +101,7 @@ class ArrayCoder:
         places = self._places(words, array.shape) if is_sparse else np.arange(array.size)
         values = words[places] if encodes else np.empty(0, np.uint32)
         in_palette = palette is not None and bool(
-            self._number(int(encodes and bool(np.isin(values, palette).all())), "in palette")
+            self._number(int(encodes and _all_in(values, palette)), "in palette")
         )
         if palette is not None and in_palette:
             order = np.argsort(palette)
@@ -248,6 +252,10 @@ def _map_length(table: np.ndarray, prior: float) -> float:
             total -= np.sum(np.log2(np.where(row, chances, 1 - chances)[:last]))
         density.add(places)
     return total
+
+
+def _all_in(values: np.ndarray, palette: np.ndarray) -> bool:
+    return all(np.isin(part, palette).all() for part in (values[:_FIRST_WORDS], values))
 
 
 def _by_value(words: np.ndarray, bits: int) -> np.ndarray:

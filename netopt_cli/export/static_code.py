@@ -1,5 +1,5 @@
-"""Entropy coding of long arrays with fixed frequencies: vectorized, a few hundred MB/s aside from
-the tables, for what the adaptive coder is too slow for.
+"""Entropy coding of long arrays with fixed frequencies, vectorized: for what the adaptive coder is
+too slow for.
 
 Interleaved range variants of asymmetric numeral systems (Duda, 2013, arXiv:1311.2540): each lane
 has a state of its own, and one NumPy operation moves all lanes by a symbol.
@@ -15,6 +15,8 @@ from netopt_cli.export.varint import read_varint, varint
 
 _PRECISION = 14
 _TOTAL = 1 << _PRECISION
+_NOISE_BITS = 7.99
+"""Bits a symbol from which coding is not worth its time."""
 _LOWEST = np.uint64(1 << 16)
 _SYMBOLS_A_LANE = 1 << 11
 _MOST_LANES = 1 << 13
@@ -23,6 +25,9 @@ _MOST_LANES = 1 << 13
 def encode(symbols: np.ndarray) -> bytes:
     """Codes uint8 symbols (n,), n at least 1; noise, which has no code, is stored as it is."""
     frequencies = _frequencies(symbols)
+    shares = frequencies[frequencies > 0] / _TOTAL
+    if -np.sum(shares * np.log2(shares)) > _NOISE_BITS:
+        return symbols.tobytes()
     starts = np.cumsum(frequencies) - frequencies
     lanes = _lanes(len(symbols))
     steps = -(-len(symbols) // lanes)
