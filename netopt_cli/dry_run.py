@@ -199,8 +199,7 @@ class _Prediction:
                 path = path / FILES[format_] if Path(FILES[format_]).suffix else path
                 export.write(path)
                 found.further_bytes[format_] = sum(map(len, contents_of(path)))
-            if export.scheme != found.scheme:
-                found.notes.append(f"{format_} is {export.scheme}, not {found.scheme}")
+            found.notes += export.notes
 
 
 def _fill_zero_vectors(model: keras.Model) -> None:

@@ -252,8 +252,8 @@ class Pipeline:
             export = export_as(format_, network, frozen, self.data, self.seed)
             path = self.record.save_export(trainer.label, FILES[format_], export.write)
             files.append(measure_export(export, path, network, self.data, self.target.timing))
-            if export.scheme != network.recipe.scheme:
-                trainer.note(f"{format_} is {export.scheme}, not {network.recipe.scheme}")
+            for note in export.notes:
+                trainer.note(note)
         rows = [{"stage": stage, "seed": self.seed} | asdict(file) for file in files]
         self.record.add_exports(rows)
 

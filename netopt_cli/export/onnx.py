@@ -38,13 +38,14 @@ class OnnxFile:
 def to_onnx(
     graph: FrozenGraph, recipe: ExportRecipe, calibration: Iterable[np.ndarray] = ()
 ) -> OnnxFile:
-    """Converts to ONNX, and quantizes when the recipe asks for calibrated int8.
+    """Converts to ONNX, and quantizes when the recipe asks for calibrated int8 in every kernel.
 
     `int8` is ONNX Runtime's static quantization in QDQ form: weights int8, symmetric, a scale for
     each channel; activations uint8. Weights keep to 7 bits, since the kernels for processors
     without VNNI add pairs of products in 16 bits, which 8-bit weights overflow (onnxruntime.ai,
     "Quantize ONNX models", reduce_range): with 8 bits the logits of an untrained LeNet-5 were off
-    by 0.21 of their spread on such a processor, with 7 by 0.05.
+    by 0.21 of their spread on such a processor, with 7 by 0.05. Ranges of activations are those
+    seen (`minmax`), whatever `recipe.calibration`.
 
     Every other recipe gives a float32 file: ranges that were trained are written as pairs of
     QuantizeLinear and DequantizeLinear, so that it computes what the network does, with weights
@@ -57,7 +58,7 @@ def to_onnx(
         RunError: An operation has no counterpart in ONNX; it is named.
     """
     model = _convert(graph)
-    if recipe.scheme == "int8" and not recipe.trained_ranges:
+    if recipe.scheme == "int8" and not recipe.trained_ranges and not recipe.weight_bits:
         return OnnxFile(_quantize(model, calibration), "int8")
     return OnnxFile(model.SerializeToString(), "float32")
 

@@ -39,11 +39,13 @@ class Export:
     Attributes:
         scheme: How the file computes: `float32` or `int8`.
         write: Writes the file, or for `saved_model` fills the directory, at a path.
+        notes: Where it is not what the network's recipe asks for.
     """
 
     format: Format
     scheme: str
     write: Callable[[Path], object]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,19 @@ def export_as(
     Raises:
         RunError: See `export.onnx.to_onnx`.
     """
+    recipe = network.recipe
+    scheme = "float32"
+    write: Callable[[Path], object] = partial(saved_model.save, network.model)
     if format_ == "onnx":
-        file = to_onnx(graph, network.recipe, calibration_samples(network, data, seed))
-        return Export(format_, file.scheme, lambda path: path.write_bytes(file.content))
-    return Export(format_, "float32", partial(saved_model.save, network.model))
+        file = to_onnx(graph, recipe, calibration_samples(network, data, seed))
+        scheme = file.scheme
+        write = partial(Path.write_bytes, data=file.content)
+    notes = []
+    if scheme != recipe.scheme:
+        notes.append(f"{format_} is {scheme}, not {recipe.scheme}")
+    elif scheme == "int8" and recipe.calibration != "minmax":
+        notes.append(f"{format_} is calibrated by minmax, not {recipe.calibration}")
+    return Export(format_, scheme, write, tuple(notes))
 
 
 def of_litert(network: Network, measured: Measurement) -> ExportMeasurement:

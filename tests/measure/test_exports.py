@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -49,11 +50,28 @@ def test_the_figures_of_a_file(model, data, tmp_path, format_, scheme):
     assert (measured.parity_max_abs < 1e-4) == (scheme == "float32")
 
 
-def test_a_saved_model_of_an_int8_network_is_float32(model, data, tmp_path):
-    network = Network(model, ExportRecipe("int8", calibration_samples=8))
-    export, path = written("saved_model", network, data, tmp_path)
-    assert export.scheme == "float32"
-    assert len(contents_of(path)) > 1
+INT8 = ExportRecipe("int8", calibration_samples=8)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "note"),
+    [
+        (INT8, None),
+        (ExportRecipe(), None),
+        (replace(INT8, calibration="mse"), "onnx is calibrated by minmax, not mse"),
+        (replace(INT8, weight_bits={"head/kernel": 32}), "onnx is float32, not int8"),
+        (ExportRecipe("weight_int4"), "onnx is float32, not weight_int4"),
+    ],
+)
+def test_it_is_said_where_onnx_is_not_what_was_asked_for(model, data, recipe, note):
+    export = export_as("onnx", Network(model, recipe), freeze(model), data, seed=0)
+    assert export.notes == ((note,) if note else ())
+    assert export.scheme == ("float32" if note and "float32" in note else recipe.scheme)
+
+
+def test_a_saved_model_is_float32_and_says_so(model, data):
+    export = export_as("saved_model", Network(model, INT8), freeze(model), data, seed=0)
+    assert (export.scheme, export.notes) == ("float32", ("saved_model is float32, not int8",))
 
 
 @pytest.mark.parametrize("format_", ["onnx", "saved_model"])
@@ -65,21 +83,14 @@ def test_the_file_of_another_model_fails(model, data, tmp_path, format_):
         measure_export(export, path, Network(model), data, TIMING)
 
 
-def test_calibration_samples_are_chosen_by_the_seed(model, data):
+def test_calibration_samples_are_chosen_by_the_seed(model, data, tmp_path):
     network = Network(model, ExportRecipe("int8", calibration_samples=4))
     graph = freeze(model)
     files = []
     for seed in (0, 0, 1):
-        export_as("onnx", network, graph, data, seed).write(sink := Sink())
-        files.append(sink.content)
+        export_as("onnx", network, graph, data, seed).write(tmp_path / "model.onnx")
+        files.append((tmp_path / "model.onnx").read_bytes())
     assert files[0] == files[1] != files[2]
-
-
-class Sink:
-    content = b""
-
-    def write_bytes(self, content: bytes) -> None:
-        self.content = content
 
 
 def test_a_file_of_another_format_cannot_be_timed(tmp_path):
