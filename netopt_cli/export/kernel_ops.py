@@ -56,12 +56,14 @@ def kernel_ops(content: bytes, model: keras.Model) -> dict[str, list[KernelOp]]:
     unclaimed = {
         path: _directions(variable.numpy(), axes[path]) for path, variable in kernels(model).items()
     }
+    claimed: dict[str, np.ndarray] = {}
     found: dict[str, list[KernelOp]] = {path: [] for path in unclaimed}
     for weight, ops in _constant_kernels(content):
-        path = _closest(weight, unclaimed)
+        # Kernels that are alike are told apart by their order; what is left over was copied.
+        path = _closest(weight, unclaimed) or _closest(weight, claimed)
         if path is not None:
-            del unclaimed[path]
-            found[path] = ops
+            claimed[path] = unclaimed.pop(path, weight)
+            found[path] += ops
     return found
 
 
