@@ -31,6 +31,7 @@ _SUPPORTED = (*_CONVOLUTIONS, keras.layers.Dense, keras.layers.EinsumDense)
 Damage = Callable[[np.ndarray], np.ndarray]
 """Fractions of a kernel's energy that are lost -> what that costs; never falling, 0 at 0."""
 
+_NO_ENERGY = 1e-6
 _LINEAR = {"use_bias": False, "activation": "linear", "activity_regularizer": None}
 
 
@@ -68,7 +69,7 @@ def choose_factorizations(
     amount: float,
     convolution: Decomposition = "auto",
     exclude: Sequence[str] = (),
-    damage_of: Callable[[keras.Layer], Damage] = lambda layer: lambda lost: lost,
+    damage_of: Callable[[keras.Layer], Damage] = lambda layer: energy_damage,
 ) -> tuple[list[Factorization], list[str]]:
     """Chooses the layers to factorize and their ranks; the model is not changed.
 
@@ -88,7 +89,7 @@ def choose_factorizations(
             arXiv:1511.06530). One that a layer cannot have, as `spatial` for a 1×1 kernel, falls
             back to `channel`.
         exclude: Patterns of layer names to leave alone.
-        damage_of: What a layer's lost energy costs, for `macs`; by default all layers are alike.
+        damage_of: What a layer's lost energy costs, for `macs`; by default `energy_damage` of each.
 
     Returns:
         The factorizations in the model's order, and lines that say what was left and why.
@@ -129,6 +130,15 @@ def choose_factorizations(
         reason = f"{rank_by} {amount:g} would not lower both MACs and weights"
     left += [(layer.name, reason) for layer, _ in candidates if id(layer) not in chosen]
     return [chosen[id(layer)] for layer in multiplying if id(layer) in chosen], left_lines(left)
+
+
+def energy_damage(lost: np.ndarray) -> np.ndarray:
+    """-log of the energy that is left, so that the layers' product of it counts, not their sum.
+
+    A network is as good as its worst bottleneck: a layer must not be left with next to nothing
+    because that saves much (after Kim et al., 2019, arXiv:1811.12781).
+    """
+    return -np.log(np.maximum(1.0 - lost, _NO_ENERGY))
 
 
 def energy_lost(layer: keras.Layer, ranks: Sequence[float]) -> np.ndarray:
@@ -577,14 +587,21 @@ def _left_vectors(matrix: np.ndarray, rank: int) -> np.ndarray:
     """(m, n) → (m, rank): the eigenvectors of the rows' Gram matrix with the largest values."""
     wide = matrix.astype(np.float64)
     _, vectors = np.linalg.eigh(wide @ wide.T)
-    return vectors[:, ::-1][:, :rank].astype(matrix.dtype)
+    return vectors[:, ::-1][:, :rank]
 
 
 def _split(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truncated SVD, (m, n) → (m, rank), (rank, n); each takes half of the scale."""
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    scale = np.sqrt(values[:rank])
-    return left[:, :rank] * scale, scale[:, None] * right[:rank]
+    """Truncated SVD, (m, n) → (m, rank), (rank, n); each takes half of the scale.
+
+    As a projection on the vectors of the shorter side, which is many times faster than an SVD.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        right, left = _split(matrix.T, rank)
+        return left.T, right.T
+    vectors = _left_vectors(matrix, rank)
+    others = vectors.T @ matrix  # Rows as long as the singular values.
+    scale = np.sqrt(np.maximum(np.linalg.norm(others, axis=1), np.finfo(np.float32).tiny))
+    return vectors * scale, others / scale[:, None]
 
 
 def _unique(found: Iterator[keras.Layer]) -> list[keras.Layer]:

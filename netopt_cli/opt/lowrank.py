@@ -17,6 +17,7 @@ from netopt_cli.graph.factorize import (
     Factorization,
     RankBy,
     choose_factorizations,
+    energy_damage,
     energy_lost,
     factorize,
 )
@@ -127,4 +128,4 @@ class LowRank:
 
 
 def _by_energy(_: keras.Layer) -> Damage:
-    return lambda lost: lost
+    return energy_damage

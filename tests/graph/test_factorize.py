@@ -176,6 +176,25 @@ def test_a_budget_spares_the_layer_that_would_lose_most():
     assert left == ["left as they are, the budget is met without them: full"]
 
 
+def test_a_budget_leaves_no_layer_with_next_to_nothing():
+    """On flat spectra every MAC costs the same energy, and the largest layer must not pay all."""
+    inputs = keras.Input((128,))
+    x = layers.Dense(128, name="large")(inputs)
+    for index in range(3):
+        x = layers.Dense(64, name=f"small_{index}")(x)
+    model = keras.Model(inputs, x)
+    for layer in model.layers[1:]:
+        rows, columns = layer.kernel.shape
+        kernel, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(rows, rows)))
+        layer.set_weights([kernel[:, :columns], layer.get_weights()[1]])
+    chosen, _ = choose_factorizations(model, rank_by="macs", amount=0.5)
+    linear, _ = choose_factorizations(
+        model, rank_by="macs", amount=0.5, damage_of=lambda layer: lambda lost: lost
+    )
+    assert min(choice.energy for choice in linear) < 0.01, "the sum of energies gives one layer up"
+    assert min(choice.energy for choice in chosen) > 0.1
+
+
 def test_a_budget_out_of_reach_names_the_nearest():
     with pytest.raises(InputError, match=r"amount=0.001 .* is out of reach.* Nearest: 0\.\d+"):
         choose_factorizations(cnn.build((8, 8, 1), 10), rank_by="macs", amount=0.001)
