@@ -29,12 +29,12 @@ import tensorflow as tf
 
 from netopt_cli.errors import InputError
 from netopt_cli.graph.channels import Group, read_channels, values_of
-from netopt_cli.graph.factorize import unsupported
 from netopt_cli.graph.gradients import Batches, task_loss
 from netopt_cli.graph.importance import importance_of
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.masks import largest
 from netopt_cli.graph.quantizers import channel_axes, quantized_weights
+from netopt_cli.graph.ranks import unsupported
 from netopt_cli.graph.rebuild import layers
 
 Technique = Literal["prune", "structured", "rank", "bits"]

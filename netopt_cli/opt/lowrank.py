@@ -11,7 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
-from netopt_cli.graph.factorize import (
+from netopt_cli.graph.factorize import factorize
+from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.ranks import (
     Damage,
     Decomposition,
     Factorization,
@@ -19,9 +21,7 @@ from netopt_cli.graph.factorize import (
     choose_factorizations,
     energy_damage,
     energy_lost,
-    factorize,
 )
-from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.response import TaskLoss, scan
 
 _RANKS = (0.75, 0.5, 0.25, 0.125, 0.06, 0.0)

@@ -8,9 +8,10 @@ from keras import layers
 from netopt_cli.arch import cnn, resnet
 from netopt_cli.errors import InputError
 from netopt_cli.export.litert import freeze
-from netopt_cli.graph import factorize as module
+from netopt_cli.graph import ranks as module
 from netopt_cli.graph.calls import calls_by_layer, macs
-from netopt_cli.graph.factorize import Factorization, choose_factorizations, factorize
+from netopt_cli.graph.factorize import factorize
+from netopt_cli.graph.ranks import Factorization, choose_factorizations
 from netopt_cli.measure.macs import count_macs
 
 
