@@ -37,7 +37,7 @@ def quantize_file(
     """Quantizes a file as the recipe says.
 
     Args:
-        content: The float32 file that `model` was exported to.
+        content: The float32 file that `model` was exported to, with the kernels it has now.
         samples: Normalized samples, float32 (1, *shape), for the schemes with integer activations.
 
     Raises:

@@ -13,7 +13,7 @@ from netopt_cli.graph.schemes import ARITHMETIC, Arithmetic
 
 PARITY_SAMPLES = 256
 FLOAT32_TOLERANCE = 1e-3
-SPREAD_TOLERANCE: Mapping[Arithmetic, float] = {"float": 0.05, "dynamic": 0.2, "integer": 0.4}
+SPREAD_TOLERANCE: Mapping[Arithmetic, float] = {"float": 0.05, "dynamic": 0.4, "integer": 0.4}
 INT8_RESOLUTION = 0.02
 
 
@@ -40,10 +40,10 @@ def tolerance(scheme: Scheme, expected: np.ndarray) -> float:
 
     Float activations (float16, weight_int8, weight_int4): 0.05 spread. Measured on a CNN, an MLP,
     ResNet-8, a MobileNet, attention, LSTM, 1-D convolutions and an embedding, trained or not: at
-    most 0.0001, and 0.005 for float16, which rounds kernels after BatchNorm was folded in.
+    most 0.0001, and 0.015 for float16, which rounds kernels after BatchNorm was folded in.
 
-    Activations rounded in each inference (dynamic, dynamic_int4): 0.2 spread; the same networks:
-    at most 0.05.
+    Activations rounded in each inference (dynamic, dynamic_int4): 0.4 spread, as for integer ones;
+    the same networks: at most 0.05, and 0.15 for a MobileNet after two epochs on 1,437 digits.
 
     Integer activations (int8, int8x4, int16x8): 0.4 spread. What they do to a working network is
     mostly the saturation of a few logits beyond the calibrated range. Measured for int8 on MNIST

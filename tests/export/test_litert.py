@@ -206,13 +206,44 @@ def test_int8_with_chosen_ranges_is_integer_throughout(calibration_by):
     assert np.abs(actual - expected).max() < 0.1 * np.ptp(expected)
 
 
+class Table(keras.layers.Layer):
+    """A weight of rank 2 that multiplies each element."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=shape[1:], name="kernel")
+
+    def call(self, x):
+        return x * self.kernel
+
+
 def test_a_kernel_that_the_file_has_not_is_named():
-    inputs = keras.Input((4,))
-    logits = keras.layers.Dense(3, name="logits")
-    graph = freeze(keras.Model(inputs, logits(inputs)))
-    logits.kernel.assign(np.eye(4, 3))  # another one than was traced
-    with pytest.raises(RunError, match="4 bits for logits/kernel: conversion has made another"):
-        to_litert(graph, ExportRecipe("weight_int8", weight_bits={"logits/kernel": 4}))
+    inputs = keras.Input((4, 4))
+    x = keras.layers.Flatten()(Table(name="table")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    with pytest.raises(RunError, match="4 bits for table/kernel: conversion has made another"):
+        to_litert(freeze(model), ExportRecipe("weight_int8", weight_bits={"table/kernel": 4}))
+
+
+@pytest.mark.parametrize("scheme", ["weight_int4", "dynamic_int4", "int8x4"])
+def test_batch_norm_does_not_decide_how_ties_are_rounded(scheme):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(16, 3, use_bias=False, name="conv")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm")(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    # Half of the weights are halfway between two of the 15 integers.
+    random = np.random.default_rng(0)
+    kernel = model.get_layer("conv").kernel
+    values = random.choice(np.float32([1, 0.5, -0.5, -1 / 14]), kernel.shape)
+    values[0, 0, 0] = 1.0
+    kernel.assign(values)
+    model.get_layer("norm").gamma.assign(random.uniform(0.3, 2, 16))
+    model.get_layer("norm").moving_variance.assign(random.uniform(0.3, 2, 16))
+    content = to_litert(freeze(model), ExportRecipe(scheme, len(X)), calibration())
+    actual = next(LitertRunner(content, Timing()).logits([X]))
+    with quantized_weights(model, weight_bits(model, scheme)):
+        expected = model(X, training=False).numpy()
+    part = {"float": 1e-4, "dynamic": 0.02, "integer": 0.05}[ARITHMETIC[scheme]]
+    assert np.abs(actual - expected).max() < part * np.ptp(expected)
 
 
 def test_what_litert_cannot_run_is_said_at_export():

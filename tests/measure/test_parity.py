@@ -69,9 +69,8 @@ def test_float32_tolerance_grows_with_the_logits(scale, expected):
 
 @pytest.mark.parametrize(
     ("stricter", "wider"),
-    [("float32", "weight_int4"), ("weight_int8", "dynamic"), ("float16", "int8x4"),
-     ("dynamic_int4", "int16x8")],
-)  # fmt: skip
+    [("float32", "weight_int4"), ("weight_int8", "dynamic"), ("float16", "int8x4")],
+)
 def test_more_rounding_of_activations_is_given_more_room(stricter, wider):
     assert tolerance(stricter, LOGITS) < tolerance(wider, LOGITS)
 
