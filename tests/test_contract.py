@@ -200,10 +200,13 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(target, Target) and target.name == name
 
 
+PRESET_NEEDS = {"tfmot_job": ["data.path=digits.npz"]}
+
+
 @pytest.mark.parametrize("group", ["experiment", "debug"])
 def test_presets_compose_and_bind(group: str) -> None:
     for name in choices(group):
-        cfg = compose([f"{group}={name}"])
+        cfg = compose([f"{group}={name}", *PRESET_NEEDS.get(name, [])])
         build(cfg.train, allow=(), where="train")
         build(cfg.arch, allow=(), where="arch", partial=True)
         for stage, node in cfg.opt.items():

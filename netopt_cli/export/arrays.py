@@ -195,7 +195,7 @@ class ArrayCoder:
                     above = self._bytes.tree(byte, 8, ((bits, place), (place, context)))
                     coded[index, place] = above
             planes = list(coded.T)
-        result = np.zeros(count, np.uint32)
+        result: np.ndarray = np.zeros(count, np.uint32)
         for plane in planes:
             result = result << 8 | plane.astype(np.uint32)
         return (result >> 1 | result << bits - 1) & (1 << bits) - 1
