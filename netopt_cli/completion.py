@@ -131,8 +131,8 @@ def _values(key: str, words: list[str], folders: Sequence[Path]) -> list[str]:
         return list(FORMATS)
     if group in catalog.groups(folders):
         return list(catalog.choices(group, folders))
-    knfolders = _section(section, words, folders) if rest else _root()
-    value = knfolders.get(key)
+    known = _section(section, words, folders) if rest else _root()
+    value = known.get(key)
     if isinstance(value, _Choice):
         return list(catalog.choices(value.group, folders))
     return ["true", "false"] if isinstance(value, bool) else []
@@ -154,16 +154,16 @@ def _section(section: str, words: list[str], folders: Sequence[Path]) -> dict[st
     if section not in catalog.groups(folders):
         return {}
     chosen = _chosen(section, words) or _defaults().get(section)
-    knfolders = catalog.choices(section, folders)
-    return _keys(knfolders[chosen], section) if chosen in knfolders else {}
+    known = catalog.choices(section, folders)
+    return _keys(known[chosen], section) if chosen in known else {}
 
 
 def _stages(words: list[str], folders: Sequence[Path]) -> list[str]:
     """The stages that the line chooses, or all when it does not say."""
-    knfolders = list(catalog.choices("opt", folders))
+    known = list(catalog.choices("opt", folders))
     value = _chosen("opt", words) or ""
-    chosen = [name for name in knfolders if name in value.strip("[]").replace("[", "").split(",")]
-    return chosen or [name for name in knfolders if name != "none"]
+    chosen = [name for name in known if name in value.strip("[]").replace("[", "").split(",")]
+    return chosen or [name for name in known if name != "none"]
 
 
 def _chosen(group: str, words: list[str]) -> str | None:
