@@ -119,9 +119,22 @@ class FakeQuantize(keras.layers.Layer):
         if self.method == "lsq":
             self.log_scale = self.add_weight(shape=(), initializer="zeros", name="log_scale")
 
-    def call(self, inputs: Any, training: bool | None = None, observe: bool = True) -> Any:
-        """Args: observe: Whether these values count for the range."""
+    def call(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        observe: bool = True,
+        step_only: bool = False,
+    ) -> Any:
+        """Rounds `inputs`.
+
+        Args:
+            observe: Whether these values count for the range.
+            step_only: Returns the step of the grid, a scalar, instead.
+        """
         tensors = [tf.cast(x, tf.float32) for x in keras.tree.flatten(inputs)]
+        if step_only:
+            return self._grid(tensors)[0]
         if self._calibrating:
             if observe:
                 self._see(tensors)
@@ -174,7 +187,9 @@ class FakeQuantize(keras.layers.Layer):
         elif self.seen is not None:
             self.range.assign(self.seen)
 
-    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+    def compute_output_spec(self, inputs: Any, step_only: bool = False, **kwargs: Any) -> Any:
+        if step_only:
+            return keras.KerasTensor((), "float32")
         return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, "float32"), inputs)
 
     def get_config(self) -> dict[str, Any]:
@@ -210,12 +225,12 @@ class QuantizedLayer(keras.layers.Layer):
         self.weight_bits = weight_bits
         self.method = method
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, x_shape: Any, input_step_shape: Any = None) -> None:
         if not self.layer.built:
-            self.layer.build(input_shape)
+            self.layer.build(x_shape)
         if self.batch_norm is not None:
             if not self.batch_norm.built:
-                self.batch_norm.build(self.layer.compute_output_shape(input_shape))
+                self.batch_norm.build(self.layer.compute_output_shape(x_shape))
             self.frozen = self.add_weight(shape=(), initializer="zeros", trainable=False,
                                           name="frozen")  # fmt: skip
         if self._learns_steps:
@@ -261,7 +276,13 @@ class QuantizedLayer(keras.layers.Layer):
             flat = moved.reshape(-1, math.prod(self._channels))
             self.log_step.assign(np.log(least_error_step(flat, self._bits)))
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
+    def call(self, x: Any, input_step: Any = None, training: bool | None = None) -> Any:
+        """Computes the layer and its BatchNorm.
+
+        Args:
+            input_step: Of the grid that `x` is on, a scalar: the file's biases are whole multiples
+                of it times the weights' step. Training does not need to see that.
+        """
         x = tf.cast(x, tf.float32)
         kernel = tf.convert_to_tensor(self.kernel.value)
         bias = tf.convert_to_tensor(self.layer.bias.value) if self.layer.use_bias else None
@@ -279,6 +300,9 @@ class QuantizedLayer(keras.layers.Layer):
             kernel *= tf.reshape(factor, self._channels)
             steps *= tf.reshape(tf.abs(factor), self._channels)
             bias = offset if bias is None else bias * factor + offset
+        if bias is not None and input_step is not None:
+            unit = input_step * tf.reshape(steps, [-1])
+            bias = unit * tf.round(bias / unit)
         if self._bits == 8:
             # The converter finds the same steps by itself: each channel's largest is 127 of them.
             return self._multiply(x, kernel, bias)
@@ -347,8 +371,8 @@ class QuantizedLayer(keras.layers.Layer):
         )
         return x * factor + offset
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.layer.compute_output_shape(input_shape)
+    def compute_output_shape(self, x_shape: Any, input_step_shape: Any = None) -> Any:
+        return self.layer.compute_output_shape(x_shape)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

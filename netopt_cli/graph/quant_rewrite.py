@@ -147,6 +147,8 @@ class _Rewrite:
             return self._concatenated(layer, new_layer, args[0])
         if activation_of(layer) == "silu" and type(layer) not in QUANTIZABLE:
             return self._gated(layer, args[0])
+        if isinstance(new_layer, QuantizedLayer):
+            return self._activated(layer, new_layer(args[0], self._step_of(args[0])))
         return self._rounded_outputs(layer, new_layer(*args, **kwargs), args)
 
     # The parts of the file
@@ -157,8 +159,6 @@ class _Rewrite:
         if _keeps_values(layer) or _keeps_range(layer):
             return self._in_range_of(args[0], layer, outputs)
         kind = activation_of(layer)
-        if type(layer) in QUANTIZABLE:
-            return self._activated(layer, outputs, kind)
         is_activation = kind is not None and not multiplies(layer)
         if not is_activation and not isinstance(layer, _OWN_RANGE) and not _is_elementwise(layer):
             self.lines.append(
@@ -175,8 +175,13 @@ class _Rewrite:
             return self._round(layer, outputs)
         return self._remember(quantizer(outputs, observe=False), quantizer)
 
-    def _activated(self, layer: keras.Layer, outputs: Any, kind: str | None) -> Any:
+    def _step_of(self, x: Any) -> Any:
+        quantizer = self._quantizer_of(x)
+        return quantizer and quantizer(x, step_only=True)
+
+    def _activated(self, layer: keras.Layer, outputs: Any) -> Any:
         """What a dense layer or convolution gives, its own activation fused or separate."""
+        kind = activation_of(layer)
         if kind in {"linear", *_FUSED}:
             return self._after(layer, outputs)
         outputs = self._round_alone(layer, outputs)

@@ -109,6 +109,8 @@ def test_the_file_computes_what_the_network_computes(net, method: str, bits: int
     expected, actual = outputs(model), next(LitertRunner(content, Timing()).logits([X]))
     assert np.mean(expected.argmax(-1) == actual.argmax(-1)) >= 0.985
     assert np.abs(expected - actual).max() < 0.05 * np.ptp(expected)
+    if bits == 8:  # XNNPACK rounds as the network does; the kernels for int4 round twice.
+        assert np.mean(np.abs(expected - actual) < 1e-5) > 0.7
     types = {weight.dtype for weight in read_file_weights(content)}
     assert types <= {"int8", "int4"} and ("int4" in types) == (bits == 4)
     macs = count_macs(trace(model).traced.graph).total
