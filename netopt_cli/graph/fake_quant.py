@@ -209,6 +209,8 @@ class QuantizedLayer(keras.layers.Layer):
         batch_norm: Over the last axis; the layer has no activation then.
         weight_bits: 2 to 8; None leaves the weights unrounded. Fewer than 8 only for `FEW_BITS`.
         method: `minmax`: a channel's step follows its largest weight; `lsq`: steps are trained.
+        int4: Whether a file stores weights of at most 4 bits as int4. LiteRT's kernels for those
+            round results twice, which is not what is computed here; those for int8 do not.
     """
 
     def __init__(
@@ -217,6 +219,7 @@ class QuantizedLayer(keras.layers.Layer):
         batch_norm: keras.layers.BatchNormalization | None = None,
         weight_bits: int | None = 8,
         method: Method = "minmax",
+        int4: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **{"name": layer.name, **kwargs})
@@ -224,6 +227,7 @@ class QuantizedLayer(keras.layers.Layer):
         self.batch_norm = batch_norm
         self.weight_bits = weight_bits
         self.method = method
+        self.int4 = int4
 
     def build(self, x_shape: Any, input_step_shape: Any = None) -> None:
         if not self.layer.built:
@@ -334,12 +338,12 @@ class QuantizedLayer(keras.layers.Layer):
     def _multiply_few_bits(
         self, x: Any, kernel: tf.Tensor, steps: tf.Tensor, bias: tf.Tensor | None
     ) -> Any:
-        """The same, with the steps written down for the converter, which stores 4 bits as int4.
+        """The same, with the steps written down for the converter, which would take larger ones.
 
         It reads steps along the last axis alone, hence the reshaping of depthwise kernels; and it
         fails on those of a matrix, hence the 1x1 convolution for a dense layer.
         """
-        bits = 4 if self._bits <= 4 else 8
+        bits = 4 if self.int4 and self._bits <= 4 else 8
         limit = (2 ** (bits - 1) - 1) * tf.reshape(steps, [-1])
         last = math.prod(self._channels)
         rows = tf.reshape(kernel, [*kernel.shape[:2], -1, last] if len(kernel.shape) == 4
@@ -382,6 +386,7 @@ class QuantizedLayer(keras.layers.Layer):
             "batch_norm": None if self.batch_norm is None else serialize(self.batch_norm),
             "weight_bits": self.weight_bits,
             "method": self.method,
+            "int4": self.int4,
         }
 
     @classmethod

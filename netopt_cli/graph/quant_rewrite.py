@@ -76,7 +76,11 @@ _FUSING = {keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply}
 
 
 def fake_quantized(
-    model: keras.Model, *, bits_of: BitsOf = lambda path: 8, method: Method = "minmax"
+    model: keras.Model,
+    *,
+    bits_of: BitsOf = lambda path: 8,
+    method: Method = "minmax",
+    int4: bool = False,
 ) -> tuple[keras.Model, list[str]]:
     """Rewrites a model into one with rounded weights and activations; weights keep their paths.
 
@@ -88,6 +92,7 @@ def fake_quantized(
         model: Functional or Sequential, nested models and shared layers included; not changed.
         bits_of: See `BitsOf`.
         method: `minmax` ranges or `lsq`, trained ones: see `fake_quant`.
+        int4: Whether a file stores weights of at most 4 bits as int4: see `QuantizedLayer`.
 
     Returns:
         The model, whose ranges are to be calibrated, and a line for each layer that is computed in
@@ -96,7 +101,7 @@ def fake_quantized(
     Raises:
         InputError: A layer would become a loop, which cannot be an int8 file.
     """
-    rewrite = _Rewrite(as_functional(model), bits_of, method)
+    rewrite = _Rewrite(as_functional(model), bits_of, method, int4)
     rewritten, _ = rebuild(model, clone=rewrite.clone, call=rewrite.call)
     return rewritten, rewrite.lines
 
@@ -106,6 +111,7 @@ class _Rewrite:
     model: keras.Model
     bits_of: BitsOf
     method: Method
+    int4: bool
     lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,7 +138,7 @@ class _Rewrite:
         kind = activation_of(layer)
         changes = {} if kind in {"linear", *_FUSED} else {"activation": "linear"}
         quantized = QuantizedLayer(
-            _built_copy(layer, **changes), norm and _built_copy(norm), bits, self.method
+            _built_copy(layer, **changes), norm and _built_copy(norm), bits, self.method, self.int4
         )
         quantized.build(layer.get_build_config()["input_shape"])
         quantized.init_steps()

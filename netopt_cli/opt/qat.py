@@ -27,8 +27,8 @@ class Qat:
 
     Weights are symmetric integers with a step for each output channel, BatchNorm folded;
     activations are 8-bit integers, since LiteRT has no kernels for fewer (Jacob et al., 2018;
-    Krishnamoorthi, 2018). Zeros stay zero. Weights of 4 bits or fewer are stored as int4, those of
-    5 to 7 as int8.
+    Krishnamoorthi, 2018). Zeros stay zero. Weights of fewer bits use as many of the integers that
+    int8 has: the file is no smaller, gzip and the packed file are.
 
     Attributes:
         method: `minmax`: a channel's step follows its largest weight, ranges of activations are
@@ -36,6 +36,9 @@ class Qat:
             step size quantization, Esser et al., 2020).
         weight_bits: Of the weights of dense layers and convolutions; of those that a file can hold
             in 8 bits only, 8.
+        int4: Whether the file stores weights of at most 4 bits as int4, in half the bytes. LiteRT
+            computes them two to three times slower, and rounds results twice, which training does
+            not see: predictions agree less.
         layer_bits: Pattern of weight paths -> bits instead (`logits/*`); the first that fits.
         exclude: Patterns of weight paths that training does not round; the file still does.
         freeze_at: Fraction of the training after which BatchNorm uses its moving statistics, and
@@ -47,6 +50,7 @@ class Qat:
 
     method: Literal["minmax", "lsq"] = "minmax"
     weight_bits: Bits = 8
+    int4: bool = False
     layer_bits: Mapping[str, Bits] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     freeze_at: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -95,7 +99,9 @@ class Qat:
                         f"opt.qat.{key} must fit the path of a weight. Received: '{pattern}'; "
                         f"weights: {', '.join(kernels(network.model))}"
                     )
-        model, lines = fake_quantized(network.model, bits_of=self._bits_of, method=self.method)
+        model, lines = fake_quantized(
+            network.model, bits_of=self._bits_of, method=self.method, int4=self.int4
+        )
         return replace(
             network,
             model=model,
