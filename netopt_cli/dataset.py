@@ -209,3 +209,11 @@ class Dataset:
         """Yields (x float32 normalized, y int32) in order; the last batch may be short."""
         for x, y in source.batches(batch_size):
             yield self.normalization.numpy(x), y
+
+    def training_batches(
+        self, samples: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields normalized batches of so many training samples, drawn by the seed; fewer when
+        there are fewer."""
+        drawn = np.random.default_rng(seed).permutation(len(self.train))[:samples]
+        return self.normalized_batches(self.train.take(drawn), batch_size)

@@ -10,14 +10,9 @@ import keras
 
 from netopt_cli.errors import InputError
 from netopt_cli.graph.calls import Edges, graphs
-from netopt_cli.graph.fake_quant import (
-    FEW_BITS,
-    QUANTIZABLE,
-    FakeQuantize,
-    Method,
-    QuantizedLayer,
-    RangeMethod,
-)
+from netopt_cli.graph.quant_activation import FakeQuantize, RangeMethod
+from netopt_cli.graph.quant_grid import Method
+from netopt_cli.graph.quant_layer import FEW_BITS, QUANTIZABLE, QuantizedLayer
 from netopt_cli.graph.rebuild import (
     activation_of,
     as_functional,

@@ -6,7 +6,7 @@ output channel (LiteRT 8-bit quantization specification; 4 bits likewise).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -89,31 +89,6 @@ def quantized_weights(model: keras.Model, bits: Mapping[str, int]) -> Iterator[N
     finally:
         for path, values in before.items():
             found[path].assign(values)
-
-
-def scan_bits(
-    model: keras.Model,
-    paths: Sequence[str],
-    widths: Sequence[int],
-    score: Callable[[keras.Model], float],
-) -> dict[tuple[str, int], float]:
-    """Scores the network with one kernel alone at so many bits; the others keep their values.
-
-    Args:
-        paths: Of the kernels to try, as in `graph.kernels.kernels`.
-        widths: Bits to try on each.
-        score: Called with the changed model, for instance `Context.evaluate` or a
-            `LogitsDistance`.
-
-    Returns:
-        (path, bits) -> score.
-    """
-    scores = {}
-    for path in paths:
-        for width in widths:
-            with quantized_weights(model, {path: width}):
-                scores[path, width] = score(model)
-    return scores
 
 
 class LogitsDistance:

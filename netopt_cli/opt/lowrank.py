@@ -106,10 +106,8 @@ class LowRank:
 
     def _scan(self, model: keras.Model, context: Context) -> Callable[[keras.Layer], Damage]:
         """Asks what lost energy costs each layer, whatever the decomposition that loses it."""
-        train = context.data.train
-        order = np.random.default_rng(context.seed).permutation(len(train))
-        sample = train.take(order[: self.scoring_samples])
-        loss = TaskLoss(model, context.data.normalized_batches(sample, _BATCH))
+        samples = context.data.training_batches(self.scoring_samples, _BATCH, context.seed)
+        loss = TaskLoss(model, samples)
         found = kernels(model)
         curves = {
             id(found[path]): curve for path, curve in scan(model, "rank", _RANKS, loss).items()

@@ -57,9 +57,8 @@ class MixedPrecision:
 
     def __call__(self, network: Network, context: Context) -> Network:
         model = network.model
-        order = np.random.default_rng(context.seed).permutation(len(context.data.train))
-        samples = context.data.train.take(order[: self.scoring_samples])
-        x, _ = next(context.data.normalized_batches(samples, self.scoring_samples))
+        samples = self.scoring_samples
+        x, _ = next(context.data.training_batches(samples, samples, context.seed))
         curves = scan(model, "bits", _WIDTHS, LogitsDistance(model, x), self._free(model))
         sizes = _Sizes(model, self.scheme)
         if self.max_drop is None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Literal
 
 import keras
@@ -19,6 +19,7 @@ from netopt_cli.graph import saliency
 from netopt_cli.graph.batch_norm import recalibrate
 from netopt_cli.graph.gates import HardConcrete, Learned, Movement, WeightNoise, learning
 from netopt_cli.graph.kernels import keep_zeros, kernels, sparsity_of
+from netopt_cli.graph.masked_training import MaskedTraining
 from netopt_cli.graph.masks import (
     Masks,
     NOfM,
@@ -152,9 +153,16 @@ class Prune:
         targets = self._targets(network.model, {})
         for line in targets.left:
             context.note(line)
-        work = _Work(self, network, context, targets)
+        work = MaskedTraining(
+            network,
+            context,
+            targets.kernels,
+            targets.pattern,
+            learning_rate=self.learning_rate,
+            scoring_samples=self.scoring_samples,
+        )
         if self.scope == "sensitivity":
-            work.targets = self._targets(network.model, self._spread(work))
+            work.pattern = self._targets(network.model, self._spread(work)).pattern
         if self.criterion in _LEARNED:
             self._learn_then_prune(work)
         elif self.schedule in _ROUNDS:
@@ -168,7 +176,7 @@ class Prune:
             self._replace_by_control(work)
         if self.recalibrate_batch_norm and recalibrate(network.model, work.batches):
             context.note("BatchNorm re-calibrated")
-        work.report()
+        self._report(work, context)
         return replace(
             network,
             keeps=(*network.keeps, keep_zeros(list(targets.kernels))),
@@ -195,12 +203,12 @@ class Prune:
 
     # When it is pruned
 
-    def _prune_gradually(self, work: _Work) -> None:
+    def _prune_gradually(self, work: MaskedTraining) -> None:
         importance = self._importance(work)
         ramp = _ramp(self.ramp_fraction, lambda so_far: work.prune(importance(), so_far))
         work.train(self.epochs, Modifier("ramp", before_steps=ramp, settles_at=self.ramp_fraction))
 
-    def _prune_in_rounds(self, work: _Work) -> None:
+    def _prune_in_rounds(self, work: MaskedTraining) -> None:
         is_lottery = self.schedule == "lottery"
         if is_lottery:
             work.start = work.context.rewound(self.rewind_epoch).model.get_weights()
@@ -214,7 +222,7 @@ class Prune:
                 work.go_back()
             work.train(self.epochs if is_lottery else epochs, restart=is_lottery)
 
-    def _learn_then_prune(self, work: _Work) -> None:
+    def _learn_then_prune(self, work: MaskedTraining) -> None:
         learned = self._learned(work)
         ramp = _ramp(1.0, lambda so_far: work.draw(learned.scores(), so_far))
         epochs = min(self.epochs - 1, max(1, round(self.ramp_fraction * self.epochs)))
@@ -226,12 +234,12 @@ class Prune:
         work.masks.apply()
         work.train(self.epochs - epochs)
 
-    def _replace_by_control(self, work: _Work) -> None:
+    def _replace_by_control(self, work: MaskedTraining) -> None:
         model = work.network.model
         model.set_weights(work.start)
         if self.sanity_check == "shuffle_mask":
             generator = np.random.default_rng([work.context.seed, 1])
-            work.masks.assign(work.targets.pattern.shuffled(work.masks.values, generator))
+            work.masks.assign(work.pattern.shuffled(work.masks.values, generator))
         else:
             reinitialize(model, work.context.seed + 2)
         work.masks.apply()
@@ -239,9 +247,19 @@ class Prune:
         is_new = self.sanity_check == "reinitialize" or self.schedule == "lottery"
         work.train(self.epochs, restart=is_new)
 
+    def _report(self, work: MaskedTraining, context: Context) -> None:
+        how = self.scope if self.pattern == "unstructured" else f"{self.n}:{self.m}"
+        context.note(
+            f"{sparsity_of(work.weights):.1%} of {sum(m.size for m in work.masks.values):,} "
+            f"weights in {len(work.weights)} kernels are zero ({self.criterion}, {how})"
+        )
+        for path, mask in zip(work.kernels, work.masks.values, strict=True):
+            if mask.sum() == 1 < mask.size:
+                context.note(f"{path}: only its most important weight stays, the floor")
+
     # By what it is pruned
 
-    def _importance(self, work: _Work) -> saliency.Importance:
+    def _importance(self, work: MaskedTraining) -> saliency.Importance:
         if self.criterion == "magnitude":
             return saliency.magnitude(work.weights)
         if self.criterion == "lamp":
@@ -251,7 +269,7 @@ class Prune:
         of_data = saliency.snip if self.criterion == "snip" else saliency.taylor
         return of_data(work.network.model, work.weights, work.batches)
 
-    def _learned(self, work: _Work) -> Learned:
+    def _learned(self, work: MaskedTraining) -> Learned:
         if self.criterion == "movement":
             return Movement(work.weights)
         factor = self.penalty / len(work.context.data.train)
@@ -261,11 +279,11 @@ class Prune:
 
     # What is pruned
 
-    def _spread(self, work: _Work) -> dict[str, float]:
+    def _spread(self, work: MaskedTraining) -> dict[str, float]:
         """Returns path -> sparsity of every kernel that has none of its own."""
         found = {
             path: kernel
-            for path, kernel in work.targets.kernels.items()
+            for path, kernel in work.kernels.items()
             if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity or ())
         }
         left = np.geomspace(_MILDEST, (1.0 - self.sparsity) / _DEEPER, _LEVELS)
@@ -355,78 +373,6 @@ class _Targets:
     @property
     def weights(self) -> list[keras.Variable]:
         return list(self.kernels.values())
-
-
-class _Work:
-    """The network in hand, its masks, and its trainings under them.
-
-    Attributes:
-        start: The weights that the stage begins with, for going back to.
-        batches: Training samples that importances and statistics are found on.
-    """
-
-    def __init__(
-        self, settings: Prune, network: Network, context: Context, targets: _Targets
-    ) -> None:
-        self.network = network
-        self.context = context
-        self.targets = targets
-        self.weights = targets.weights
-        self.masks = Masks(self.weights, keep_zeros="zeros" in network.properties)
-        self.start = network.model.get_weights()
-        self._settings = settings
-
-    @cached_property
-    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        train = self.context.data.train
-        order = np.random.default_rng([self.context.seed, 0]).permutation(len(train))
-        sample = train.take(order[: self._settings.scoring_samples])
-        return list(self.context.data.normalized_batches(sample, _BATCH))
-
-    @property
-    def final_sparsity(self) -> float:
-        """Over all targets."""
-        masks = self.targets.pattern([np.zeros(tuple(w.shape)) for w in self.weights], in_full)
-        return 1.0 - sum(int(m.sum()) for m in masks) / sum(m.size for m in masks)
-
-    def prune(self, scores: saliency.Scores, so_far: SoFar = in_full) -> None:
-        """Removes the least important weights for good."""
-        self.masks.draw(self.targets.pattern, scores, so_far)
-        self.masks.apply()
-
-    def draw(self, scores: saliency.Scores, so_far: SoFar = in_full) -> None:
-        """Draws the masks alone; weights that have gone may return."""
-        self.masks.draw(self.targets.pattern, scores, so_far, may_return=True)
-
-    def go_back(self) -> None:
-        """Sets the weights that are left back to those of the start."""
-        self.network.model.set_weights(self.start)
-        self.masks.apply()
-
-    def train(self, epochs: int, *modifiers: Modifier, restart: bool = False) -> None:
-        """Trains the weights that are left."""
-        hold = Modifier("hold the mask", constrain=self.masks.apply)
-        self.fit(epochs, hold, *modifiers, restart=restart)
-
-    def fit(self, epochs: int, *modifiers: Modifier, restart: bool = False) -> None:
-        self.context.fit(
-            self.network,
-            epochs=epochs,
-            learning_rate=self._settings.learning_rate,
-            modifiers=modifiers,
-            restart=restart,
-        )
-
-    def report(self) -> None:
-        settings = self._settings
-        how = settings.scope if settings.pattern == "unstructured" else f"{settings.n}:{settings.m}"
-        self.context.note(
-            f"{sparsity_of(self.weights):.1%} of {sum(m.size for m in self.masks.values):,} "
-            f"weights in {len(self.weights)} kernels are zero ({settings.criterion}, {how})"
-        )
-        for path, mask in zip(self.targets.kernels, self.masks.values, strict=True):
-            if mask.sum() == 1 < mask.size:
-                self.context.note(f"{path}: only its most important weight stays, the floor")
 
 
 def _ramp(until: float, draw: Callable[[SoFar], None]) -> Callable[[int, int], None]:

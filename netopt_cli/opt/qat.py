@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from netopt_cli.contracts import Context, ExportRecipe, Modifier, Network, Preflight
@@ -51,7 +50,7 @@ class Qat:
     method: Literal["minmax", "lsq"] = "minmax"
     weight_bits: Bits = 8
     int4: bool = False
-    layer_bits: Mapping[str, Bits] = field(default_factory=dict)
+    layer_bits: Mapping[str, Bits] | None = None
     exclude: tuple[str, ...] = ()
     freeze_at: Annotated[float, Field(ge=0, le=1)] = 0.5
     calibration_samples: Annotated[int, Field(ge=1)] = 500
@@ -62,10 +61,9 @@ class Qat:
         network, lines = self._rewritten(network)
         for line in lines:
             context.note(line)
-        samples = min(self.calibration_samples, len(context.data.train))
-        chosen = np.random.default_rng(context.seed).permutation(len(context.data.train))[:samples]
-        split = context.data.train.take(chosen)
-        batches = context.data.normalized_batches(split, _CALIBRATION_BATCH)
+        batches = context.data.training_batches(
+            self.calibration_samples, _CALIBRATION_BATCH, context.seed
+        )
         calibrate(network.model, (x for x, _ in batches))
         model, frozen = network.model, False
 
@@ -92,7 +90,7 @@ class Qat:
         return network
 
     def _rewritten(self, network: Network) -> tuple[Network, list[str]]:
-        for key, patterns in (("layer_bits", self.layer_bits), ("exclude", self.exclude)):
+        for key, patterns in (("layer_bits", self.layer_bits or ()), ("exclude", self.exclude)):
             for pattern in patterns:
                 if not any(fnmatchcase(path, pattern) for path in kernels(network.model)):
                     raise InputError(
@@ -112,5 +110,7 @@ class Qat:
     def _bits_of(self, path: str) -> int | None:
         if any(fnmatchcase(path, pattern) for pattern in self.exclude):
             return None
-        fitting = (bits for pattern, bits in self.layer_bits.items() if fnmatchcase(path, pattern))
+        fitting = (
+            bits for pattern, bits in (self.layer_bits or {}).items() if fnmatchcase(path, pattern)
+        )
         return next(fitting, self.weight_bits)

@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
-from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError
 from netopt_cli.graph.batch_norm import recalibrate
 from netopt_cli.graph.channel_choice import Bounds, Choice, Quantity, Scope, choose
@@ -106,13 +105,14 @@ class Structured:
     def _cut(self, network: Network, context: Context, ratio: float) -> Network:
         model = network.model
         graph = read_channels(model)
-        batches = _batches(context.data, self.scoring_samples, context.seed)
+        batches = context.data.training_batches(self.scoring_samples, _BATCH, context.seed)
         scores = self._scores(model, graph, self.criterion, batches, context.seed)
         choice = self._choose(model, graph, scores, ratio)
         self._tell_limits(graph, scores, choice, ratio, context)
         smaller = remove(model, graph, choice.removed)
         if self.recalibration_samples:
-            recalibrate(smaller, _batches(context.data, self.recalibration_samples, context.seed))
+            samples = self.recalibration_samples
+            recalibrate(smaller, context.data.training_batches(samples, _BATCH, context.seed))
         return replace(network, model=smaller)
 
     def _fit(self, network: Network, context: Context, epochs: int, *, restart: bool) -> Network:
@@ -202,8 +202,3 @@ class Structured:
         # A group of one unit that is left has no name any more: nothing of it can be removed.
         widths = [f"{name} {size} → {new.get(name, 1)}" for name, size in old.items()]
         context.note(f"channels: {', '.join(widths)}")
-
-
-def _batches(data: Dataset, samples: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[:samples]
-    return data.normalized_batches(data.train.take(chosen), _BATCH)

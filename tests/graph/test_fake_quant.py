@@ -14,16 +14,10 @@ from netopt_cli.contracts import ExportRecipe, Timing
 from netopt_cli.errors import InputError
 from netopt_cli.export.litert import freeze as trace
 from netopt_cli.export.litert import to_litert
-from netopt_cli.graph.fake_quant import (
-    FakeQuantize,
-    calibrate,
-    freeze,
-    least_error_step,
-    quantizer_state,
-    quantizers,
-    round_to_grid,
-)
+from netopt_cli.graph.fake_quant import calibrate, freeze, quantizer_state, quantizers
 from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.quant_activation import FakeQuantize
+from netopt_cli.graph.quant_grid import least_error_step, round_to_grid
 from netopt_cli.graph.quant_rewrite import fake_quantized
 from netopt_cli.measure.file_weights import read_file_weights
 from netopt_cli.measure.macs import count_macs

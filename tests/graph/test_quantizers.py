@@ -12,7 +12,6 @@ from netopt_cli.graph.quantizers import (
     largest_integer,
     quantize_symmetric,
     quantized_weights,
-    scan_bits,
     symmetric_scale,
 )
 
@@ -104,13 +103,15 @@ def test_weights_are_quantized_within_and_whole_after():
         np.testing.assert_array_equal(kernel.numpy(), before[path])
 
 
-def test_the_scan_tries_one_kernel_at_a_time():
+def test_fewer_bits_take_the_predictions_further_away():
     model = two_layers()
     distance = LogitsDistance(model, X)
     assert distance(model) == 0
-    scores = scan_bits(model, ["hidden/kernel", "logits/kernel"], [2, 4, 8, 32], distance)
     for path in kernels(model):
-        by_bits = [scores[path, bits] for bits in (2, 4, 8, 32)]
+        by_bits = []
+        for bits in (2, 4, 8, 32):
+            with quantized_weights(model, {path: bits}):
+                by_bits.append(distance(model))
         assert by_bits == sorted(by_bits, reverse=True)
         assert by_bits[0] > 10 * by_bits[2] > by_bits[3] == 0
     assert distance(model) == 0

@@ -12,7 +12,7 @@ from netopt_cli.graph import surgery
 from netopt_cli.graph.channels import read_channels
 from netopt_cli.graph.importance import importance_of
 from netopt_cli.graph.kernels import kernels
-from netopt_cli.graph.quantizers import LogitsDistance, scan_bits
+from netopt_cli.graph.quantizers import LogitsDistance, quantized_weights
 from netopt_cli.graph.response import (
     LEVELS,
     Curve,
@@ -102,10 +102,13 @@ def test_masked_channels_are_those_of_surgery(model: keras.Model) -> None:
     assert np.isfinite(found["conv", 0.99]).all()
 
 
-def test_bits_answer_as_in_the_scan_of_the_quantizers(model: keras.Model) -> None:
+def test_bits_answer_for_one_kernel_at_a_time(model: keras.Model) -> None:
     distance = LogitsDistance(model, X)
     found = {(path, bits): score for path, bits, score in answers(model, "bits", [8, 2], distance)}
-    assert found == scan_bits(model, layers_of(model, "bits"), [8, 2], distance)
+    assert {path for path, _ in found} == set(layers_of(model, "bits"))
+    for (path, bits), score in found.items():
+        with quantized_weights(model, {path: bits}):
+            assert distance(model) == score
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
