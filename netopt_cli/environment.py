@@ -20,6 +20,7 @@ PACKAGES = (
     "hydra-core",
     "omegaconf",
     "ai-edge-litert",
+    "ai-edge-quantizer",
     "scikit-learn",
 )
 

@@ -20,6 +20,7 @@ _PACKAGES = (
     "tensorflow",
     "keras",
     "ai-edge-litert",
+    "ai-edge-quantizer",
     "hydra-core",
     "omegaconf",
     "numpy",
