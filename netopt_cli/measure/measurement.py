@@ -216,6 +216,7 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
         "samples": parity.samples,
         "keras_accuracy": float(np.mean(expected.argmax(axis=-1) == labels)),
         "file_accuracy": float(np.mean(actual.argmax(axis=-1) == labels)),
+        "same_predictions": float(np.mean(actual.argmax(axis=-1) == expected.argmax(axis=-1))),
     }
 
 
