@@ -118,7 +118,7 @@ def outcomes_of(folder: Path, python: Path, data: Path, seed: int) -> list[Outco
 def table(outcomes: list[Outcome]) -> Table:
     shown = Table(title="mean over the seeds (time: of the whole process)", title_justify="left")
     for column in ("file", "accuracy", "lowest", "bytes", "packed", "latency", "time"):
-        shown.add_column(column, justify="left" if column == "file" else "right")
+        shown.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
     for name in dict.fromkeys(outcome.name for outcome in outcomes):
         rows = [outcome for outcome in outcomes if outcome.name == name]
 
