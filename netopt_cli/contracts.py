@@ -27,6 +27,25 @@ it returns a Keras functional model from (batch, *shape) float32 to logits (batc
 
 
 @dataclass(frozen=True)
+class Forward:
+    """What a training step has computed when its loss is formed, on one replica.
+
+    Attributes:
+        x: float32 (batch, *shape), as the network got it.
+        y: float32 (batch, classes), a distribution.
+        logits: float32 (batch, classes).
+        taps: The values of the modifier's own `taps`.
+        seed: int32 (2,), different for each step, replica and modifier.
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    logits: tf.Tensor
+    taps: tuple[tf.Tensor, ...]
+    seed: tf.Tensor
+
+
+@dataclass(frozen=True)
 class Modifier:
     """A change to the training step. Every field is optional; modifiers of several origins combine.
 
@@ -35,7 +54,9 @@ class Modifier:
         transform_batch: (x, y, seed) -> (x, y), in the graph, before the forward pass. `x` is
             float32 (batch, *shape), normalized; `y` is float32 (batch, classes), a distribution;
             `seed` is int32 (2,), different for each step, replica and modifier: use stateless ops.
-        extra_loss: (x, y, logits) -> scalar, the mean over the batch, added to the task loss.
+        extra_loss: (forward) -> scalar, the mean over the batch, added to the task loss.
+        taps: Tensors of the functional model whose values `extra_loss` looks at, as the output of
+            a layer is.
         task_loss_weight: Multiplies the task's own loss (the product over all modifiers is used).
         constrain: () -> None, in the graph, after each update of the weights: assigns variables.
         before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
@@ -55,7 +76,8 @@ class Modifier:
     transform_batch: (
         Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None
     ) = None
-    extra_loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    extra_loss: Callable[[Forward], tf.Tensor] | None = None
+    taps: tuple[keras.KerasTensor, ...] = ()
     task_loss_weight: float = 1.0
     constrain: Callable[[], None] | None = None
     before_steps: Callable[[int, int], None] | None = None

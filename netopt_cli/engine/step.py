@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from netopt_cli.contracts import Modifier, Target
+from netopt_cli.contracts import Forward, Modifier, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.feeds import Feed
 from netopt_cli.engine.replicas import clip_gradients
@@ -18,6 +18,8 @@ from netopt_cli.errors import InputError
 TakeSteps = Callable[[Any, int, int, int], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 """(epoch's handle, first step of the epoch, number of steps, steps of earlier epochs) -> sum of the
 losses, sum of the accuracies, number of the first step whose loss is not finite (-1: none)."""
+
+_Computed = tuple[tf.Tensor, list[tuple[tf.Tensor, ...]], list[tf.Tensor]]
 
 
 def compile_steps(
@@ -38,7 +40,6 @@ def compile_steps(
     variables = [*model.trainable_variables, *(v for m in modifiers for v in m.variables)]
     forward = _forward(model, modifiers)
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
-    extra_losses = [m.extra_loss for m in modifiers if m.extra_loss is not None]
     constraints = [m.constrain for m in modifiers if m.constrain is not None]
     task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
 
@@ -54,12 +55,13 @@ def compile_steps(
         for index, transform in enumerate(transforms):
             x, y = transform(x, y, tf.stack([(seed + 7919 * (index + 1)) % 2**31, draw]))
         with tf.GradientTape() as tape:
-            logits, added_losses = forward(x, tf.stack([(seed + 104729) % 2**31, draw]))
-            logits = tf.cast(logits, tf.float32)
+            logits, taps, added_losses = forward(x, tf.stack([(seed + 104729) % 2**31, draw]))
             task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
             loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
-            for extra_loss in extra_losses:
-                loss += extra_loss(x, y, logits)
+            for index, modifier in enumerate(modifiers):
+                if modifier.extra_loss is not None:
+                    seeds = tf.stack([(seed + 15485863 + 7919 * index) % 2**31, draw])
+                    loss += modifier.extra_loss(Forward(x, y, logits, taps[index], seeds))
             if added_losses:
                 loss += tf.add_n(added_losses)
             scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
@@ -97,19 +99,26 @@ def compile_steps(
 
 def _forward(
     model: keras.Model, modifiers: Sequence[Modifier]
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
-    """(x, seed) -> the outputs in training and the losses that layers add.
+) -> Callable[[tf.Tensor, tf.Tensor], _Computed]:
+    """(x, seed) -> logits in training, the taps of each modifier, the losses that layers add.
 
     Substituted weights take effect through Keras' stateless scope, which works for every layer.
     What the layers would have assigned in it, as moving statistics, is assigned after it.
     """
     substitutes = [m.substitute for m in modifiers if m.substitute is not None]
+    tapped = _with_taps(model, modifiers)
 
-    def plain(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        outputs = model(x, training=True)
-        return outputs, model.losses
+    def computed(outputs: Any, losses: list[tf.Tensor]) -> _Computed:
+        flat = [tf.cast(output, tf.float32) for output in tf.nest.flatten(outputs)]
+        logits, rest = flat[0], iter(flat[1:])
+        taps = [tuple(next(rest) for _ in modifier.taps) for modifier in modifiers]
+        return logits, taps, losses
 
-    def substituted(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def plain(x: tf.Tensor, seed: tf.Tensor) -> _Computed:
+        outputs = tapped(x, training=True)
+        return computed(outputs, tapped.losses)
+
+    def substituted(x: tf.Tensor, seed: tf.Tensor) -> _Computed:
         pairs = [
             pair
             for index, substitute in enumerate(substitutes)
@@ -121,11 +130,17 @@ def _forward(
         trained = model.trainable_variables
         penalties = [v.regularizer(v.value) for v in trained if v.regularizer is not None]
         with keras.StatelessScope(state_mapping=pairs, collect_losses=True) as scope:
-            outputs = model(x, training=True)
+            outputs = tapped(x, training=True)
         for variable in model.non_trainable_variables:
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
-        return outputs, [*penalties, *scope.losses]
+        return computed(outputs, [*penalties, *scope.losses])
 
     return substituted if substitutes else plain
+
+
+def _with_taps(model: keras.Model, modifiers: Sequence[Modifier]) -> keras.Model:
+    """The model with the taps of the modifiers, in their order, as further outputs."""
+    taps = [tap for modifier in modifiers for tap in modifier.taps]
+    return keras.Model(model.inputs, [model.outputs[0], *taps]) if taps else model

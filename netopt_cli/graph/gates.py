@@ -73,7 +73,7 @@ def learning(
         "learn importance",
         variables=tuple(learned.variables),
         substitute=substitute,
-        extra_loss=lambda x, y, logits: learned.penalty(),
+        extra_loss=lambda step: learned.penalty(),
         before_steps=before_steps,
         settles_at=1.0,
     )

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import ArchBuilder, Context, Modifier, Network, Preflight
+from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Network, Preflight
 from netopt_cli.errors import InputError
 
 
@@ -67,10 +67,10 @@ class Distill:
 
 
 def _match(teacher: keras.Model, temperature: float, student_loss_weight: float) -> Modifier:
-    def extra_loss(x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        teacher_logits = tf.stop_gradient(tf.cast(teacher(x, training=False), tf.float32))
+    def extra_loss(step: Forward) -> tf.Tensor:
+        teacher_logits = tf.stop_gradient(tf.cast(teacher(step.x, training=False), tf.float32))
         target = tf.nn.softmax(teacher_logits / temperature)
-        cross_entropy = tf.nn.softmax_cross_entropy_with_logits(target, logits / temperature)
+        cross_entropy = tf.nn.softmax_cross_entropy_with_logits(target, step.logits / temperature)
         entropy = tf.nn.softmax_cross_entropy_with_logits(target, teacher_logits / temperature)
         divergence = tf.reduce_mean(cross_entropy - entropy)
         return (1.0 - student_loss_weight) * temperature**2 * divergence

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Modifier, Network, Preflight
+from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
 from netopt_cli.graph.lightweight import (
     Between,
     Convolution,
@@ -92,11 +92,11 @@ class Lighten:
     def _match(self, teacher: keras.Model) -> Modifier:
         """T² KL(teacher || student) of the softened predictions, up to a constant."""
 
-        def extra_loss(x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            outputs = tf.stop_gradient(tf.cast(teacher(x, training=False), tf.float32))
+        def extra_loss(step: Forward) -> tf.Tensor:
+            outputs = tf.stop_gradient(tf.cast(teacher(step.x, training=False), tf.float32))
             target = tf.nn.softmax(outputs / self.temperature)
             cross_entropy = tf.nn.softmax_cross_entropy_with_logits(
-                target, logits / self.temperature
+                target, step.logits / self.temperature
             )
             weight = (1.0 - self.student_loss_weight) * self.temperature**2
             return weight * tf.reduce_mean(cross_entropy)

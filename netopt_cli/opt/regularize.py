@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Modifier, Network, Preflight
+from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
 from netopt_cli.errors import InputError
 from netopt_cli.graph.dropout import with_dropout
 from netopt_cli.graph.kernels import kernels
@@ -86,7 +86,7 @@ class Regularize:
 def _penalty(model: keras.Model, l1: float, l2: float) -> Modifier:
     weights = list(kernels(model).values())
 
-    def extra_loss(x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def extra_loss(step: Forward) -> tf.Tensor:
         total = tf.constant(0.0)
         for variable in weights:
             weight = tf.convert_to_tensor(variable.value)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from netopt_cli.contracts import Modifier
+from netopt_cli.contracts import Forward, Modifier
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
@@ -71,8 +71,8 @@ def test_modifiers_combine_in_one_step(data: Dataset) -> None:
     def soften(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return x, 0.5 * y + 0.5 / 3
 
-    def penalty(x: tf.Tensor, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return 100.0 + 0.0 * tf.reduce_sum(logits)
+    def penalty(step: Forward) -> tf.Tensor:
+        return 100.0 + 0.0 * tf.reduce_sum(step.logits)
 
     modifiers = [
         Modifier("labels", transform_batch=soften, task_loss_weight=0.0),
@@ -84,6 +84,37 @@ def test_modifiers_combine_in_one_step(data: Dataset) -> None:
     assert told == [(step, 10) for step in range(11)]
     assert result.epochs[0].loss == pytest.approx(100.0)
     assert not kernel.numpy().any()
+
+
+@pytest.mark.parametrize("substituted", [False, True])
+def test_each_modifier_gets_the_tensors_it_taps(data: Dataset, substituted: bool) -> None:
+    model = network(normalize=True)
+    hidden, normalized = (
+        next(layer.output for layer in model.layers if isinstance(layer, kind))
+        for kind in (keras.layers.Dense, keras.layers.BatchNormalization)
+    )
+    kernel = model.trainable_variables[0]
+
+    def shrink(step: Forward) -> tf.Tensor:
+        (value,) = step.taps
+        assert value.shape[-1] == 16 and step.logits.shape[-1] == 3
+        return 10.0 * tf.reduce_mean(tf.square(value))
+
+    def nothing(step: Forward) -> tf.Tensor:
+        assert len(step.taps) == 2
+        return 0.0 * tf.reduce_sum(step.taps[1])
+
+    modifiers = [
+        Modifier("shrink", extra_loss=shrink, taps=(hidden,), task_loss_weight=0.0),
+        Modifier("both", extra_loss=nothing, taps=(hidden, normalized)),
+    ]
+    if substituted:
+        modifiers.append(Modifier("half", substitute=lambda seed: [(kernel, 0.5 * kernel.value)]))
+    hidden_of = keras.Model(model.inputs, hidden)
+    x, _ = next(data.normalized_batches(data.train, 100))
+    before = np.square(hidden_of(x)).mean()
+    train(model, data, modifiers=modifiers)
+    assert np.square(hidden_of(x)).mean() < 0.5 * before
 
 
 def test_a_batch_transform_reaches_the_loss(data: Dataset) -> None:
