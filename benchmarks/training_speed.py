@@ -64,7 +64,7 @@ class Contender:
                 network, data, TrainSettings(batch_size=self.batch_size, epochs=1),
                 target=target, seed=0, modifiers=(), observer=SilentReporter(), stage="bench",
             )  # fmt: skip
-            return lambda: loop.epoch(0).images_per_second
+            return lambda: loop.validate(0, loop.train(0)).images_per_second
 
         network = cnn.build(shape=data.shape, classes=data.classes)
         network.compile(

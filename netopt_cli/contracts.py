@@ -70,6 +70,9 @@ class Modifier:
             for it in the forward pass of training. Gradients flow through the tensor to whatever
             it was made of. `seed` is as in `transform_batch`. At inference the weight itself
             counts. No two modifiers may substitute the same weight.
+        averages: Pairs of a weight of the model and what is validated and kept in its place.
+        sharpness_radius: Length of the step uphill from where the gradient is taken; 0 is where
+            the weights are (Foret et al., 2021). Each replica goes its own way.
     """
 
     name: str
@@ -84,6 +87,8 @@ class Modifier:
     settles_at: float = 0.0
     variables: tuple[keras.Variable, ...] = ()
     substitute: Callable[[tf.Tensor], Sequence[tuple[keras.Variable, tf.Tensor]]] | None = None
+    averages: tuple[tuple[keras.Variable, keras.Variable], ...] = ()
+    sharpness_radius: float = 0.0
 
 
 Keep = Callable[["keras.Model"], Modifier]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -20,6 +21,8 @@ TakeSteps = Callable[[Any, int, int, int], tuple[tf.Tensor, tf.Tensor, tf.Tensor
 losses, sum of the accuracies, number of the first step whose loss is not finite (-1: none)."""
 
 _Computed = tuple[tf.Tensor, list[tuple[tf.Tensor, ...]], list[tf.Tensor]]
+_Found = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
+_Pairs = list[tuple[keras.Variable, tf.Tensor]]
 
 
 def compile_steps(
@@ -38,10 +41,9 @@ def compile_steps(
     replicas = strategy.num_replicas_in_sync
     local_replicas = replicas // target.workers
     variables = [*model.trainable_variables, *(v for m in modifiers for v in m.variables)]
-    forward = _forward(model, modifiers)
+    gradients_of = _gradients(model, modifiers, optimizer, variables, replicas=replicas, seed=seed)
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
     constraints = [m.constrain for m in modifiers if m.constrain is not None]
-    task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
 
     def replica_step(drawn: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         context = tf.distribute.get_replica_context()
@@ -54,18 +56,7 @@ def compile_steps(
             x = data.augment(x, tf.stack([seed, draw]))
         for index, transform in enumerate(transforms):
             x, y = transform(x, y, tf.stack([(seed + 7919 * (index + 1)) % 2**31, draw]))
-        with tf.GradientTape() as tape:
-            logits, taps, added_losses = forward(x, tf.stack([(seed + 104729) % 2**31, draw]))
-            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
-            loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
-            for index, modifier in enumerate(modifiers):
-                if modifier.extra_loss is not None:
-                    seeds = tf.stack([(seed + 15485863 + 7919 * index) % 2**31, draw])
-                    loss += modifier.extra_loss(Forward(x, y, logits, taps[index], seeds))
-            if added_losses:
-                loss += tf.add_n(added_losses)
-            scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
-        gradients = tape.gradient(scaled, [v.value for v in variables])
+        gradients, loss, logits = gradients_of(x, y, draw)
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm, optimizer, context, replicas)
         optimizer.apply(gradients, variables)
@@ -97,13 +88,57 @@ def compile_steps(
     return call
 
 
+def _gradients(
+    model: keras.Model,
+    modifiers: Sequence[Modifier],
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    *,
+    replicas: int,
+    seed: int,
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], _Found]:
+    """(x, y, draw) -> the scaled gradient of the whole loss, the loss, the logits."""
+    forward = _forward(model, modifiers)
+    trained = model.trainable_variables
+    task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
+    radius = max((m.sharpness_radius for m in modifiers), default=0.0)
+
+    def at(x: tf.Tensor, y: tf.Tensor, draw: tf.Tensor, moves: _Pairs) -> _Found:
+        with tf.GradientTape() as tape:
+            moved = [(weight, weight.value + move) for weight, move in moves]
+            draws = tf.stack([(seed + 104729) % 2**31, draw])
+            logits, taps, added_losses = forward(x, draws, moved)
+            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
+            loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
+            with keras.StatelessScope(state_mapping=moved) if moved else nullcontext():
+                for index, modifier in enumerate(modifiers):
+                    if modifier.extra_loss is not None:
+                        seeds = tf.stack([(seed + 15485863 + 7919 * index) % 2**31, draw])
+                        loss += modifier.extra_loss(Forward(x, y, logits, taps[index], seeds))
+            if added_losses:
+                loss += tf.add_n(added_losses)
+            scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
+        return tape.gradient(scaled, [v.value for v in variables]), loss, logits
+
+    def found(x: tf.Tensor, y: tf.Tensor, draw: tf.Tensor) -> _Found:
+        gradients, loss, logits = at(x, y, draw, [])
+        if radius:
+            pairs = [(w, g) for w, g in zip(trained, gradients, strict=False) if g is not None]
+            length = radius / (tf.linalg.global_norm([g for _, g in pairs]) + 1e-12)
+            gradients, _, _ = at(x, y, draw, [(w, length * g) for w, g in pairs])
+        return gradients, loss, logits
+
+    return found
+
+
 def _forward(
     model: keras.Model, modifiers: Sequence[Modifier]
-) -> Callable[[tf.Tensor, tf.Tensor], _Computed]:
-    """(x, seed) -> logits in training, the taps of each modifier, the losses that layers add.
+) -> Callable[[tf.Tensor, tf.Tensor, _Pairs], _Computed]:
+    """(x, seed, moved) -> logits in training, the taps of each modifier, the losses layers add.
 
-    Substituted weights take effect through Keras' stateless scope, which works for every layer.
-    What the layers would have assigned in it, as moving statistics, is assigned after it.
+    Weights that are moved, or that a modifier substitutes, take effect through Keras' stateless
+    scope, which works for every layer. What the layers would have assigned in it, as moving
+    statistics, is assigned after it, unless weights are moved: that pass is an excursion.
     """
     substitutes = [m.substitute for m in modifiers if m.substitute is not None]
     tapped = _with_taps(model, modifiers)
@@ -114,11 +149,7 @@ def _forward(
         taps = [tuple(next(rest) for _ in modifier.taps) for modifier in modifiers]
         return logits, taps, losses
 
-    def plain(x: tf.Tensor, seed: tf.Tensor) -> _Computed:
-        outputs = tapped(x, training=True)
-        return computed(outputs, tapped.losses)
-
-    def substituted(x: tf.Tensor, seed: tf.Tensor) -> _Computed:
+    def substituted(seed: tf.Tensor) -> _Pairs:
         pairs = [
             pair
             for index, substitute in enumerate(substitutes)
@@ -127,17 +158,27 @@ def _forward(
         if len({id(variable) for variable, _ in pairs}) < len(pairs):
             names = ", ".join(m.name for m in modifiers if m.substitute is not None)
             raise InputError(f"Several steps put their own tensor in place of one weight: {names}")
-        trained = model.trainable_variables
-        penalties = [v.regularizer(v.value) for v in trained if v.regularizer is not None]
-        with keras.StatelessScope(state_mapping=pairs, collect_losses=True) as scope:
+        return pairs
+
+    def forward(x: tf.Tensor, seed: tf.Tensor, moved: _Pairs) -> _Computed:
+        if not substitutes and not moved:
             outputs = tapped(x, training=True)
-        for variable in model.non_trainable_variables:
-            value = scope.get_current_value(variable)
-            if value is not None:
-                variable.assign(value)
+            return computed(outputs, tapped.losses)
+        # A substitute is made of the moved weight; the later of two values of a weight counts.
+        with keras.StatelessScope(state_mapping=moved):
+            pairs = substituted(seed)
+            trained = model.trainable_variables
+            penalties = [v.regularizer(v.value) for v in trained if v.regularizer is not None]
+        with keras.StatelessScope(state_mapping=[*moved, *pairs], collect_losses=True) as scope:
+            outputs = tapped(x, training=True)
+        if not moved:
+            for variable in model.non_trainable_variables:
+                value = scope.get_current_value(variable)
+                if value is not None:
+                    variable.assign(value)
         return computed(outputs, [*penalties, *scope.losses])
 
-    return substituted if substitutes else plain
+    return forward
 
 
 def _with_taps(model: keras.Model, modifiers: Sequence[Modifier]) -> keras.Model:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -102,11 +103,13 @@ def fit(
     observer.training_starts(stage, settings.epochs, loop.total_steps)
     try:
         for number in range(last_epoch):
-            row = loop.epoch(number)
-            history.append(row)
-            observer.epoch_ends(row)
-            if number >= settled_from or row.epoch == last_epoch:
-                best.offer(row)
+            trained = loop.train(number)
+            with loop.averaged():
+                row = loop.validate(number, trained)
+                history.append(row)
+                observer.epoch_ends(row)
+                if number >= settled_from or row.epoch == last_epoch:
+                    best.offer(row)
             if patience and best.best_epoch and row.epoch - best.best_epoch >= patience:
                 break
     except (DivergedError, KeyboardInterrupt):
@@ -153,6 +156,16 @@ class _Best:
 
     def restore(self) -> None:
         self._model.set_weights(self._weights)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """An epoch before it is validated: means over its steps, and its wall time."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
 
 
 class TrainingLoop:
@@ -207,8 +220,8 @@ class TrainingLoop:
             often = max(1, self.total_steps // HOST_CALLS)
             self._steps_per_call = min(self._steps_per_call, often)
 
-    def epoch(self, number: int) -> Epoch:
-        """Trains one epoch, counted from 0, and validates."""
+    def train(self, number: int) -> _Trained:
+        """Trains one epoch, counted from 0."""
         started = time.perf_counter()
         steps = self._feed.steps
         handle = self._feed.epoch(number)
@@ -240,21 +253,39 @@ class TrainingLoop:
             for modifier in self._modifiers:
                 if modifier.before_steps is not None:
                     modifier.before_steps(self.total_steps, self.total_steps)
-        training_seconds = time.perf_counter() - started
         average_statistics(self._model, self._target)
+        return _Trained(mean_loss, accuracy_sum / steps, rate, time.perf_counter() - started)
+
+    def validate(self, number: int, trained: _Trained) -> Epoch:
+        """Evaluates the model after an epoch's training."""
+        started = time.perf_counter()
         val_loss, val_accuracy = values_of_chief(self._evaluate(), self._target)
+        images = self._feed.steps * self._feed.batch_size
         return Epoch(
             stage=self._stage,
             epoch=number + 1,
             epochs=self._settings.epochs,
-            loss=mean_loss,
-            accuracy=accuracy_sum / steps,
+            loss=trained.loss,
+            accuracy=trained.accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=rate,
-            seconds=time.perf_counter() - started,
-            images_per_second=steps * self._feed.batch_size / training_seconds,
+            learning_rate=trained.learning_rate,
+            seconds=trained.seconds + time.perf_counter() - started,
+            images_per_second=images / trained.seconds,
         )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averages, if a modifier keeps some, in place of its weights."""
+        pairs = [pair for modifier in self._modifiers for pair in modifier.averages]
+        own = [weight.numpy() for weight, _ in pairs]
+        for weight, average in pairs:
+            weight.assign(average.value)
+        try:
+            yield
+        finally:
+            for (weight, _), value in zip(pairs, own, strict=True):
+                weight.assign(value)
 
     def _diverged(self, what: str, step: int, epoch: int) -> NoReturn:
         raise DivergedError(

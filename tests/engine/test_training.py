@@ -117,6 +117,41 @@ def test_each_modifier_gets_the_tensors_it_taps(data: Dataset, substituted: bool
     assert np.square(hidden_of(x)).mean() < 0.5 * before
 
 
+def test_averages_are_validated_and_kept_in_place_of_the_weights(data: Dataset) -> None:
+    model = network()
+    average = [keras.Variable(tf.zeros_like(w.value), trainable=False) for w in model.weights]
+    averages = tuple(zip(model.weights, average, strict=True))
+    result = train(model, data, modifiers=[Modifier("zeros", averages=averages)])
+    assert result.epochs[-1].val_loss == pytest.approx(np.log(3))  # of logits that are all zero
+    assert result.epochs[-1].loss < 0.9 * np.log(3)  # while the weights themselves were trained
+    assert not any(weight.any() for weight in model.get_weights())
+
+
+@pytest.mark.parametrize("substituted", [False, True])
+def test_the_gradient_is_taken_uphill(data: Dataset, substituted: bool) -> None:
+    radius, factor = 0.5, 0.3 if substituted else 1.0
+    model = network()
+    weight = model.trainable_variables[-1]
+    modifiers = [
+        Modifier(
+            "square",
+            extra_loss=lambda step: tf.reduce_sum(tf.square(factor * weight.value)),
+            task_loss_weight=0.0,
+            sharpness_radius=radius,
+        )
+    ]
+    if substituted:
+        other = model.trainable_variables[0]
+        modifiers.append(Modifier("half", substitute=lambda seed: [(other, 0.5 * other.value)]))
+    start = np.array([1.0, 2.0, 3.0])
+    weight.assign(start)
+    gradient = 2 * factor**2 * start  # of the loss |factor * w|²
+    uphill = start + radius * gradient / np.linalg.norm(gradient)
+    train(model, data, modifiers=modifiers, epochs=1, batch_size=200, optimizer="sgd",
+          momentum=0.0, learning_rate=0.1, schedule="constant")  # fmt: skip
+    np.testing.assert_allclose(weight.numpy(), start - 0.1 * 2 * factor**2 * uphill, rtol=1e-4)
+
+
 def test_a_batch_transform_reaches_the_loss(data: Dataset) -> None:
     def blank(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.zeros_like(x), tf.fill(tf.shape(y), 1 / 3)
