@@ -214,6 +214,7 @@ class Context(Protocol):
         weight_decay: float | None = None,
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
+        data: Dataset | None = None,
     ) -> Network:
         """Trains `network` and returns it; `network.keeps` join the modifiers by themselves.
 
@@ -221,6 +222,8 @@ class Context(Protocol):
             learning_rate: Overrides `train.learning_rate`.
             weight_decay: Overrides `train.weight_decay`.
             restart: Says that the weights are new: the equal-budget control starts anew too.
+            data: What to train on in place of the run's data, which it is made of; so does the
+                equal-budget control.
         """
         ...
 

@@ -38,6 +38,7 @@ class _FitCall:
         epochs_run: Epochs that were run: fewer after early stopping.
         settles_at: See `Modifier`: the control chooses among the same epochs.
         restart: Whether it began with new weights.
+        data: What it was trained on, where that is not the run's data.
     """
 
     epochs: int
@@ -45,6 +46,7 @@ class _FitCall:
     learning_rate: float
     settles_at: float
     restart: bool
+    data: Dataset | None = None
 
 
 _Budget = tuple[_FitCall, ...]
@@ -160,6 +162,7 @@ class Pipeline:
         weight_decay: float | None = None,
         modifiers: Sequence[Modifier] = (),
         stop_after: int | None = None,
+        data: Dataset | None = None,
     ) -> FitResult:
         """Trains a network in place and keeps the history."""
         settings = replace(
@@ -172,7 +175,7 @@ class Pipeline:
         try:
             result = fit(
                 network.model,
-                self.data,
+                self.data if data is None else data,
                 settings,
                 target=self.target,
                 seed=self.seed,
@@ -300,6 +303,7 @@ class Trainer:
         weight_decay: float | None = None,
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
+        data: Dataset | None = None,
     ) -> Network:
         result = self._pipeline.train(
             network,
@@ -309,6 +313,7 @@ class Trainer:
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             modifiers=modifiers,
+            data=data,
         )
         self.calls.append(
             _FitCall(
@@ -317,6 +322,7 @@ class Trainer:
                 learning_rate=learning_rate or self._pipeline.settings.learning_rate,
                 settles_at=max((m.settles_at for m in modifiers), default=0.0),
                 restart=restart,
+                data=data,
             )
         )
         return network
@@ -331,6 +337,7 @@ class Trainer:
             learning_rate=call.learning_rate,
             modifiers=[Modifier("same choice of epochs", settles_at=call.settles_at)],
             stop_after=call.epochs_run,
+            data=call.data,
         )
 
     def build(self, arch: ArchBuilder) -> Network:

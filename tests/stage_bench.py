@@ -1,7 +1,6 @@
 """A stage alone: a tiny network, a context that trains it, and a record of what was asked for."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -44,16 +43,18 @@ class Bench:
         weight_decay: float | None = None,
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
+        data: Dataset | None = None,
     ) -> Network:
         settings = TrainSettings(
-            epochs=epochs, batch_size=20, learning_rate=learning_rate or 0.01, steps_per_call=5
-        )
+            epochs=epochs, batch_size=20, learning_rate=learning_rate or 0.01, steps_per_call=5,
+            weight_decay=weight_decay or 0.0,
+        )  # fmt: skip
         kept = [keep(network.model) for keep in network.keeps]
         self.restarts.append(restart)
         self.weight_decays.append(weight_decay)
         self.results.append(
             fit(
-                network.model, self.data, replace(settings, weight_decay=weight_decay or 0.0),
+                network.model, data or self.data, settings,
                 target=cpu.build(), seed=0, modifiers=[*modifiers, *kept],
                 observer=SilentReporter(), stage="stage",
             )

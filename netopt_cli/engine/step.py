@@ -184,4 +184,4 @@ def _forward(
 def _with_taps(model: keras.Model, modifiers: Sequence[Modifier]) -> keras.Model:
     """The model with the taps of the modifiers, in their order, as further outputs."""
     taps = [tap for modifier in modifiers for tap in modifier.taps]
-    return keras.Model(model.inputs, [model.outputs[0], *taps]) if taps else model
+    return keras.Model(model.inputs, [model.outputs[-1], *taps]) if taps else model
