@@ -24,7 +24,7 @@ from netopt_cli.graph.kernels import kernels
 from netopt_cli.measure.exports import contents_of, export_as
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.measurement import export_network, gzip_size
-from netopt_cli.planning import outlooks
+from netopt_cli.planning import outlooks, require_epochs
 from netopt_cli.tables import bytes_text, count_text, fitted
 
 BASELINE = "baseline"
@@ -122,6 +122,8 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
             stages[name] = stage
     arch = attempt("arch", partial(build, cfg.arch, allow=allow, where="arch", partial=True))
     data = attempt("data", partial(build, cfg.data, allow=allow, where="data", seed=cfg.seed))
+    for name, stage in stages.items() if settings is not None else ():
+        attempt(f"opt.{name}", partial(require_epochs, name, stage, settings.epochs))
     if target is None or settings is None or arch is None or data is None:
         return report
 

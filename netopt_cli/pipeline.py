@@ -92,7 +92,8 @@ class Pipeline:
         """
         with self.target.strategy.scope():
             trainer = Trainer(self, label=f"0-{BASELINE}", name=BASELINE)
-            network = trainer.fit(network, epochs=self.settings.epochs, restart=True)
+            if self.settings.epochs:
+                network = trainer.fit(network, epochs=self.settings.epochs, restart=True)
             self._measure(network, trainer, stage=BASELINE, role="baseline", control=None)
             budget = tuple(trainer.calls)
             is_first = True
@@ -234,7 +235,10 @@ class Pipeline:
         figures = asdict(measurement)
         self.record.save_file(label, figures.pop("packed"), "model.packed")
         self.record.stage_fact(label, "measurement", figures.pop("details"))
-        row |= figures | {"train_seconds": round(trainer.seconds, 3)}
+        row |= figures | {
+            "trainable_params": trainer.trainable_params,
+            "train_seconds": round(trainer.seconds, 3),
+        }
         self.record.add_row(row)
         if self._formats and role != "control":
             self._measure_exports(network, trainer, stage, measurement, frozen)
@@ -281,6 +285,7 @@ class Trainer:
         self.is_first = is_first
         self.calls: list[_FitCall] = []
         self.seconds = 0.0
+        self.trainable_params = 0
 
     @property
     def data(self) -> Dataset:
@@ -315,6 +320,7 @@ class Trainer:
             modifiers=modifiers,
             data=data,
         )
+        self.trainable_params = max(self.trainable_params, result.trainable_params)
         self.calls.append(
             _FitCall(
                 epochs=epochs,
@@ -329,7 +335,7 @@ class Trainer:
 
     def repeat(self, network: Network, call: _FitCall) -> None:
         """Trains the plain network in place as long as, and in the manner of, another training."""
-        self._pipeline.train(
+        result = self._pipeline.train(
             network,
             self,
             epochs=call.epochs,
@@ -339,6 +345,7 @@ class Trainer:
             stop_after=call.epochs_run,
             data=call.data,
         )
+        self.trainable_params = max(self.trainable_params, result.trainable_params)
 
     def build(self, arch: ArchBuilder) -> Network:
         return self._pipeline.build(arch, self.seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from netopt_cli.contracts import ArchBuilder, Network, Planned, Preflight, Property, Stage
-from netopt_cli.errors import InputError
+from netopt_cli.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,19 @@ def plan(
             raise outlook.problem
         planned[outlook.stage] = outlook.network
     return planned
+
+
+def require_epochs(name: str, stage: Stage, epochs: int) -> None:
+    """Refuses a stage that would train for `train.epochs`, when these are 0.
+
+    Raises:
+        ConfigError: Naming the key to set.
+    """
+    if epochs == 0 and getattr(stage, "epochs", 0) is None:
+        raise ConfigError(
+            f"opt.{name}.epochs=null is train.epochs, and train.epochs=0 trains nothing: "
+            f"set opt.{name}.epochs"
+        )
 
 
 def outlooks(

@@ -18,7 +18,7 @@ from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import NetoptError
-from netopt_cli.planning import plan
+from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
 from netopt_cli.run_dir import LOG, point_latest
@@ -67,6 +67,8 @@ def prepare(
     target = build(cfg.target, allow=allow, where="target")
     settings = build(cfg.train, allow=allow, where="train")
     stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}
+    for name, stage in stages.items():
+        require_epochs(name, stage, settings.epochs)
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
@@ -123,6 +125,8 @@ def _introduce(parts: Parts) -> None:
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(parts.stages) or 'none'}"
     )
+    if parts.settings.epochs == 0:
+        parts.reporter.say("train.epochs=0: the baseline is the network as the arch gives it")
     if parts.settings.batch_size > len(data.train):
         parts.reporter.say(
             f"train.batch_size={parts.settings.batch_size} is more than the training split: each "

@@ -91,9 +91,11 @@ def _trained(cfg: DictConfig, parts: Parts, record: Record) -> keras.Model:
         seed=cfg.seed, control=False, formats=(), record=record, reporter=parts.reporter,
     )  # fmt: skip
     trainer = Trainer(pipeline, label=f"0-{BASELINE}", name=BASELINE)
-    model = trainer.fit(parts.network, epochs=parts.settings.epochs, restart=True).model
-    record.save_model(trainer.label, model)
-    return model
+    network = parts.network
+    if parts.settings.epochs:
+        network = trainer.fit(network, epochs=parts.settings.epochs, restart=True)
+    record.save_model(trainer.label, network.model)
+    return network.model
 
 
 def _scan(

@@ -15,6 +15,7 @@ COLUMNS = (
     "accuracy",
     "loss",
     "params",
+    "trainable_params",
     "nonzero_params",
     "sparsity",
     "macs",
@@ -60,11 +61,12 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "latency": lambda row: f"{row['latency_ms_median']:.4f} ms",
     "MACs": lambda row: "unknown" if row["macs"] is None else count_text(row["macs"]),
     "params": lambda row: count_text(row["params"]),
+    "trained": lambda row: count_text(row["trainable_params"]),
     "memory": lambda row: bytes_text(row["peak_memory_bytes"]),
     "training": lambda row: f"{row['train_seconds']:.1f} s",
     "compared with": lambda row: row["control"] or "",
 }
-_DISPENSABLE = ("memory", "params", "gzip", "training", "MACs", "compared with", "packed")
+_DISPENSABLE = ("trained", "memory", "params", "gzip", "training", "MACs", "compared with", "packed")
 """What a narrow terminal does without, in this order."""
 
 

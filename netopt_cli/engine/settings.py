@@ -29,7 +29,8 @@ class TrainSettings:
         nesterov: Whether `sgd` looks ahead.
         weight_decay: Decoupled decay, times the learning rate; biases and norms are left out
             (Loshchilov and Hutter, 2019).
-        epochs: Passes over the training split.
+        epochs: Passes over the training split; 0 takes the network as the arch gives it, for one
+            that was loaded.
         batch_size: Samples an update, over all replicas. The last incomplete batch of an epoch is
             left out; the order is drawn anew each epoch.
         clip_norm: Largest global norm of the gradient.
@@ -49,7 +50,7 @@ class TrainSettings:
     momentum: Fraction = 0.9
     nesterov: bool = False
     weight_decay: NotNegative = 0.0
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=0)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 64
     clip_norm: Positive | None = None
     early_stopping_epochs: Annotated[int, Field(ge=1)] | None = None

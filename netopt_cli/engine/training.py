@@ -44,12 +44,14 @@ class FitResult:
         epochs: One entry for each epoch that was run.
         kept_epoch: The epoch whose weights the model ends with, counted from 1.
         val_accuracy: Of the weights that the model ends with.
+        trainable_params: Values that the optimizer trained, of the model and of the modifiers.
         seconds: Wall time, compilation and validation included.
     """
 
     epochs: tuple[Epoch, ...]
     kept_epoch: int
     val_accuracy: float
+    trainable_params: int
     seconds: float
 
 
@@ -128,7 +130,13 @@ def fit(
     if policies:
         # What is kept computes in float32 again, unlike what validation has seen.
         _, val_accuracy = Evaluator(model, data, data.validation)()
-    return FitResult(tuple(history), best.kept_epoch, val_accuracy, time.perf_counter() - started)
+    return FitResult(
+        epochs=tuple(history),
+        kept_epoch=best.kept_epoch,
+        val_accuracy=val_accuracy,
+        trainable_params=loop.trainable_params,
+        seconds=time.perf_counter() - started,
+    )
 
 
 class _Best:
@@ -202,6 +210,8 @@ class TrainingLoop:
         with target.strategy.scope():
             others = [variable for modifier in modifiers for variable in modifier.variables]
             self._optimizer = make_optimizer(settings, model, self.total_steps, others)
+        trained = [*model.trainable_variables, *others]
+        self.trainable_params = sum(math.prod(variable.shape) for variable in trained)
         self._take_steps = compile_steps(
             model,
             data,
