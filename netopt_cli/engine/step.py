@@ -43,7 +43,10 @@ def compile_steps(
     variables = [*model.trainable_variables, *(v for m in modifiers for v in m.variables)]
     gradients_of = _gradients(model, modifiers, optimizer, variables, replicas=replicas, seed=seed)
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
-    constraints = [m.constrain for m in modifiers if m.constrain is not None]
+    proximals = [m.proximal for m in modifiers if m.proximal is not None]
+    # What averages weights takes them as all other constraints have left them.
+    averages_last = sorted(modifiers, key=lambda m: bool(m.averages))
+    constraints = [m.constrain for m in averages_last if m.constrain is not None]
 
     def replica_step(drawn: tuple[tf.Tensor, ...], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         context = tf.distribute.get_replica_context()
@@ -73,6 +76,8 @@ def compile_steps(
             step = first + index
             drawn = feed.draw(handle, index)
             loss, accuracy = strategy.run(replica_step, args=(drawn, step))
+            for proximal in proximals:
+                proximal(optimizer.learning_rate)
             for constrain in constraints:
                 constrain()
             loss = strategy.reduce("MEAN", loss, axis=None)
@@ -102,9 +107,12 @@ def _gradients(
     trained = model.trainable_variables
     task_loss_weight = math.prod(m.task_loss_weight for m in modifiers)
     radius = max((m.sharpness_radius for m in modifiers), default=0.0)
+    observers = [m.input_gradient for m in modifiers if m.input_gradient is not None]
 
     def at(x: tf.Tensor, y: tf.Tensor, draw: tf.Tensor, moves: _Pairs) -> _Found:
         with tf.GradientTape() as tape:
+            if observers:
+                tape.watch(x)
             moved = [(weight, weight.value + move) for weight, move in moves]
             draws = tf.stack([(seed + 104729) % 2**31, draw])
             logits, taps, added_losses = forward(x, draws, moved)
@@ -118,7 +126,8 @@ def _gradients(
             if added_losses:
                 loss += tf.add_n(added_losses)
             scaled = optimizer.scale_loss(loss / replicas if replicas > 1 else loss)
-        return tape.gradient(scaled, [v.value for v in variables]), loss, logits
+        sources = [*(v.value for v in variables), *([x] if observers else [])]
+        return tape.gradient(scaled, sources), loss, logits
 
     def found(x: tf.Tensor, y: tf.Tensor, draw: tf.Tensor) -> _Found:
         gradients, loss, logits = at(x, y, draw, [])
@@ -126,7 +135,9 @@ def _gradients(
             pairs = [(w, g) for w, g in zip(trained, gradients, strict=False) if g is not None]
             length = radius / (tf.linalg.global_norm([g for _, g in pairs]) + 1e-12)
             gradients, _, _ = at(x, y, draw, [(w, length * g) for w, g in pairs])
-        return gradients, loss, logits
+        for observe in observers:
+            observe(gradients[-1])
+        return gradients[: len(variables)], loss, logits
 
     return found
 
