@@ -44,6 +44,7 @@ from netopt_cli.overrides import (
 
 PRIMARY = "run"
 _SECTIONS = ("arch", "data", "train", "target", STAGES)
+_OPTIONAL_SECTIONS = ("robustness",)
 _ROOT_KEYS = {
     "seed": Annotated[int, Field(ge=0, lt=2**31)],
     "deterministic": bool,
@@ -114,7 +115,7 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
     if missing:
         raise ConfigError(f"{missing[0]} must be given: {missing[0]}=VALUE")
     assert isinstance(plain, dict)
-    known = [*_SECTIONS, *_ROOT_KEYS]
+    known = [*_SECTIONS, *_OPTIONAL_SECTIONS, *_ROOT_KEYS]
     for key in map(str, plain):
         if key not in known:
             raise ConfigError(f"unknown key '{key}'.{did_you_mean(key, known)}")
@@ -122,7 +123,7 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
         if key in plain:
             check_value(plain[key], annotation, key)
     formats.further(plain.get("export", ()))
-    for key in _SECTIONS:
+    for key in (*_SECTIONS, *(key for key in _OPTIONAL_SECTIONS if key in plain)):
         stages = plain.get(key) if key == STAGES else {key: plain.get(key)}
         if not isinstance(stages, dict):
             raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
@@ -325,7 +326,11 @@ class Composer:
     def _choose_inside(
         self, override: Override, configs: Sequence[DictConfig], given: Collection[str]
     ) -> list[str]:
-        """A choice of a group inside a section, such as the teacher; [] for any other key."""
+        """A choice of a group inside a section, such as the teacher; [] for any other key.
+
+        Where the section also has a place for several, `teachers`, a list is taken: its first one
+        is the teacher, the others go there.
+        """
         key = override.key_or_group
         groups = [
             choice.partition("@")[0]
@@ -334,10 +339,13 @@ class Composer:
             if choice.endswith(f"@{key}")
         ]
         names = alternatives(override)
+        if groups and len(names) == 1 and isinstance(names[0], list) and names[0]:
+            if any(lookup(config, f"{key}s")[0] for config in configs):
+                return self._choose_several(key, groups[0], names[0], configs, given)
         if not groups or not all(isinstance(name, str) for name in names):
             return []
         value = override.get_value_string()
-        files = [Path(name).suffix in (".keras", ".h5") for name in names]
+        files = [self._is_network_file(name, groups[0]) for name in names]
         if not any(files):
             return [f"{groups[0]}@{key}={value}"]
         if not all(files):
@@ -348,6 +356,48 @@ class Composer:
             # A network from a file is used as it is, which asks for a head that was trained.
             chosen += [f"{epochs}=0", f"{key}.head=keep"]
         return chosen
+
+    def _choose_several(
+        self,
+        key: str,
+        group: str,
+        names: list[Any],
+        configs: Sequence[DictConfig],
+        given: Collection[str],
+    ) -> list[str]:
+        """The choices of a list: names of the group, or files, but not both."""
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{key} takes names or files. Received: {key}={names}")
+        files = [self._is_network_file(name, group) for name in names]
+        if any(files) and not all(files):
+            raise ConfigError(
+                f"{key} cannot mix names, which are trained, and files, which are not. "
+                f"Received: {key}=[{','.join(names)}]"
+            )
+        chosen = []
+        for number, name in enumerate(names, start=1):
+            place = key if number == 1 else f"{key}s.number_{number}"
+            plus = "" if number == 1 else "+"
+            if not files[0]:
+                chosen.append(f"{plus}{group}@{place}={name}")
+                continue
+            quoted = name.replace("'", "\\'")
+            chosen += [
+                f"{plus}{group}@{place}=keras_model",
+                f"{place}.path='{quoted}'",
+                f"{place}.head=keep",
+            ]
+        epochs = f"{key}_epochs"
+        if files[0] and epochs not in given and any(lookup(c, epochs)[0] for c in configs):
+            chosen.append(f"{epochs}=0")
+        return chosen
+
+    def _is_network_file(self, name: str, group: str) -> bool:
+        """True for the path of a network, or of a run that left one."""
+        path = Path(name)
+        return path.suffix in (".keras", ".h5") or (
+            name not in self._choices[group] and path.expanduser().is_dir()
+        )
 
     def _compose_cells(self, done: dict[int, list[str]]) -> list[DictConfig]:
         lines = [line for index in sorted(done) for line in done[index]]

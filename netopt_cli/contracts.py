@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from netopt_cli.errors import InputError
@@ -242,8 +243,21 @@ class Context(Protocol):
         """The run's own arch with new weights."""
         ...
 
-    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
-        """A trained teacher; trained once a run, and used as it is when `epochs` is 0."""
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        *,
+        epochs: int,
+        data: Dataset | None = None,
+        cache: Path | None = None,
+    ) -> keras.Model:
+        """A trained teacher; trained once a run, and used as it is when `epochs` is 0.
+
+        Args:
+            data: What it is trained on in place of the run's data, all of it.
+            cache: A folder of teachers that runs share: one that was trained in the same way
+                before is taken from there.
+        """
         ...
 
     def rewound(self, epochs: int) -> Network:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,12 +15,16 @@ from netopt_cli.contracts import ArchBuilder, Modifier, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.teacher_cache import KeptTeacher
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
 from netopt_cli.export.formats import FILES, Format
 from netopt_cli.export.litert import FrozenGraph
 from netopt_cli.measure.exports import export_as, measure_export, of_litert
 from netopt_cli.measure.measurement import Measurement, export_network, measure
+from netopt_cli.measure.robustness import RobustnessProbe
+from netopt_cli.measure.runtime import LitertRunner
+from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -67,6 +73,7 @@ class Pipeline:
         seed: int,
         control: bool,
         formats: Sequence[Format],
+        robustness: RobustnessProbe | None,
         record: Record,
         reporter: Reporter,
     ) -> None:
@@ -80,6 +87,7 @@ class Pipeline:
         self._stages = stages
         self._control = control
         self._formats = formats
+        self._robustness = robustness
         self._teachers: dict[str, keras.Model] = {}
         self._plain: dict[_Budget, tuple[str, list[np.ndarray]]] = {}
         self._rewound: dict[int, list[np.ndarray]] = {}
@@ -113,26 +121,54 @@ class Pipeline:
         """The run's arch with new weights: the same ones every time."""
         return self.build(self._arch, self.seed)
 
-    def build(self, arch: ArchBuilder, seed: int) -> Network:
+    def build(self, arch: ArchBuilder, seed: int, data: Dataset | None = None) -> Network:
+        data = self.data if data is None else data
         keras.utils.set_random_seed(seed)
         with self.target.strategy.scope():
-            return Network(arch(shape=self.data.shape, classes=self.data.classes))
+            return Network(arch(shape=data.shape, classes=data.classes))
 
-    def teacher(self, arch: ArchBuilder, epochs: int, trainer: Trainer) -> keras.Model:
-        """A teacher, trained the first time that it is asked for."""
-        key = f"{arch} {epochs}"
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        epochs: int,
+        trainer: Trainer,
+        data: Dataset | None,
+        cache: Path | None,
+    ) -> tuple[keras.Model, str]:
+        """A teacher, trained the first time that it is asked for, and what became of it then."""
+        data = self.data if data is None else data
+        key = f"{arch} {epochs} {data.name}"
+        how = ""
         if key not in self._teachers:
             # Another seed than the student's: a teacher of the same arch must not be its twin.
-            network = self.build(arch, self.seed + 1)
+            network = self.build(arch, self.seed + 1, data)
             teacher = network.model
             if epochs:
-                self.train(network, trainer, epochs=epochs, title=f"{trainer.name} teacher")
+                how = self._teach(network, trainer, epochs, data, cache)
             teacher.trainable = False
             if self.target.is_chief:
                 file = f"{len(self._teachers) + 1}-{teacher.name}.keras"
                 self.record.save_model("teachers", teacher, file)
             self._teachers[key] = teacher
-        return self._teachers[key]
+        return self._teachers[key], how
+
+    def _teach(
+        self, network: Network, trainer: Trainer, epochs: int, data: Dataset, cache: Path | None
+    ) -> str:
+        """Trains a teacher, or takes its weights from the cache; says which."""
+        settings = replace(self.settings, epochs=epochs)
+        kept = None
+        # Several workers could find different states of the folder, and wait for one another.
+        if cache is not None and self.target.workers == 1:
+            kept = KeptTeacher(cache, network.model, data, settings, self.seed)
+            if kept.restore():
+                return f"trained by an earlier run: {kept.path}"
+        before = trainer.seconds
+        title = f"{trainer.name} teacher"
+        self.train(network, trainer, epochs=epochs, title=title, data=data)
+        if kept is not None:
+            kept.save()
+        return f"trained in {trainer.seconds - before:.1f} s"
 
     def rewound(self, epochs: int, trainer: Trainer) -> Network:
         """The run's arch after the first `epochs` of the baseline's training."""
@@ -228,21 +264,48 @@ class Pipeline:
         if not self.target.is_chief:
             return row
         self.reporter.say(f"{trainer.name}: exporting and measuring")
+        if network.exits is not None:
+            return self._measure_exits(network, trainer, row)
         frozen, content = export_network(network, self.data, self.seed)
         file = self.record.save_file(label, content)
         measurement = measure(network, self.data, self.target.timing, file, frozen)
+        self.record.save_file(label, measurement.packed, "model.packed")
+        self._add_row(row, measurement, trainer)
+        if self._robustness is not None:
+            self._measure_robustness(self._robustness, network, trainer, row, content)
+        if self._formats and role != "control":
+            self._measure_exports(network, trainer, stage, measurement, frozen)
+        return row
+
+    def _measure_exits(self, network: Network, trainer: Trainer, row: Row) -> Row:
+        """Exports the segments of a network with early exits, measures them together and returns
+        the row."""
+        export = export_exits(network, self.data, self.seed)
+        files = ExitFiles(
+            [
+                self.record.save_file(trainer.label, part.content, f"segment_{number}.tflite")
+                for number, part in enumerate(export.segments, start=1)
+            ],
+            self.record.save_file(trainer.label, export.whole.content, "without_exits.tflite"),
+        )
+        measurement, ways = measure_exits(network, export, files, self.data, self.target.timing)
+        self._add_row(row, measurement, trainer)
+        self.record.add_exits([{"stage": row["stage"], "seed": self.seed} | way for way in ways])
+        if self._formats:
+            trainer.note(f"segments are LiteRT files alone, not {', '.join(self._formats)}")
+        return row
+
+    def _add_row(self, row: Row, measurement: Measurement, trainer: Trainer) -> None:
+        """Fills in the figures of a row and puts it on the record."""
         self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
-        self.record.save_file(label, figures.pop("packed"), "model.packed")
-        self.record.stage_fact(label, "measurement", figures.pop("details"))
+        del figures["packed"]
+        self.record.stage_fact(trainer.label, "measurement", figures.pop("details"))
         row |= figures | {
             "trainable_params": trainer.trainable_params,
             "train_seconds": round(trainer.seconds, 3),
         }
         self.record.add_row(row)
-        if self._formats and role != "control":
-            self._measure_exports(network, trainer, stage, measurement, frozen)
-        return row
 
     def _measure_exports(
         self,
@@ -263,6 +326,28 @@ class Pipeline:
                 trainer.note(note)
         rows = [{"stage": stage, "seed": self.seed} | asdict(file) for file in files]
         self.record.add_exports(rows)
+
+    def _measure_robustness(
+        self,
+        probe: RobustnessProbe,
+        network: Network,
+        trainer: Trainer,
+        row: Row,
+        file: bytes,
+    ) -> None:
+        self.reporter.say(f"{trainer.name}: measuring robustness")
+        runner = LitertRunner(file, self.target.timing, os.cpu_count() or 1)
+        figures = vars(probe(network, runner))
+        for check in figures.pop("checks"):
+            if not check.passed:
+                trainer.note(
+                    f"the attacks are doubtful, it does not hold that {check.name}: {check.found}. "
+                    "That is a sign of gradient masking, and no robustness is shown"
+                )
+        self.record.stage_fact(trainer.label, "robustness", figures.pop("details"))
+        self.record.add_robustness(
+            {name: row[name] for name in ("stage", "role", "seed")} | figures
+        )
 
     def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
         lost = parity["keras_accuracy"] - parity["file_accuracy"]
@@ -353,14 +438,20 @@ class Trainer:
     def fresh(self) -> Network:
         return self._pipeline.fresh()
 
-    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
-        before = self.seconds
-        model = self._pipeline.teacher(arch, epochs, self)
-        accuracy = self.evaluate(model)
-        cost = f", trained in {self.seconds - before:.1f} s" if self.seconds > before else ""
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        *,
+        epochs: int,
+        data: Dataset | None = None,
+        cache: Path | None = None,
+    ) -> keras.Model:
+        model, how = self._pipeline.teacher(arch, epochs, self, data, cache)
+        known = self.data if data is None else data
+        _, accuracy = Evaluator(model, known, known.validation)()
         self.note(
             f"teacher {model.name}: {model.count_params():,} parameters, "
-            f"validation accuracy {accuracy:.2%}{cost}"
+            f"validation accuracy {accuracy:.2%}{', ' if how else ''}{how}"
         )
         return model
 

@@ -1,6 +1,7 @@
 """A stage alone: a tiny network, a context that trains it, and a record of what was asked for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -69,11 +70,19 @@ class Bench:
     def fresh(self) -> Network:
         return self.build(build)
 
-    def teacher(self, arch: ArchBuilder, *, epochs: int) -> keras.Model:
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        *,
+        epochs: int,
+        data: Dataset | None = None,
+        cache: Path | None = None,
+    ) -> keras.Model:
+        data = data or self.data
         keras.utils.set_random_seed(1)
         with cpu.build().strategy.scope():
-            network = Network(arch(shape=self.data.shape, classes=self.data.classes))
-        return self.fit(network, epochs=epochs).model if epochs else network.model
+            network = Network(arch(shape=data.shape, classes=data.classes))
+        return self.fit(network, epochs=epochs, data=data).model if epochs else network.model
 
     def rewound(self, epochs: int) -> Network:
         network = self.fresh()

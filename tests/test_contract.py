@@ -113,6 +113,8 @@ def opt_needs(name: str) -> list[str]:
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
     if name == "distill":
         overrides += ["opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1"]
+    if "teacher_cache" in node:
+        overrides.append(f"opt.{name}.teacher_cache=null")
     return overrides
 
 

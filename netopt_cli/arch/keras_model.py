@@ -48,8 +48,8 @@ def build(
     Args:
         shape: Shape of one sample, channels last.
         classes: Number of logits.
-        path: A `.keras` or legacy `.h5` file. It is loaded in safe mode: a Lambda layer, which can
-            run any code, is refused.
+        path: A `.keras` or legacy `.h5` file, or the directory of a run, whose last stage is meant.
+            It is loaded in safe mode: a Lambda layer, which can run any code, is refused.
         application: Name in keras.applications, in any case: `MobileNetV2`.
         weights: Of the application: None starts with new weights and takes any number of channels;
             `imagenet` downloads trained ones, which need 3 channels.
@@ -95,6 +95,8 @@ def build(
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
+    if path.is_dir():
+        path = _last_stage(path)
     if path.suffix not in {".keras", ".h5", ".hdf5"}:
         raise ArchError(f"arch.path must be a .keras or .h5 file. Received: path={path}")
     if not path.is_file():
@@ -121,6 +123,20 @@ def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
     if any(isinstance(layer, keras.layers.Lambda) for layer in layers(model)):
         raise ArchError(_refused_lambda(path))
     return model
+
+
+def _last_stage(run: Path) -> Path:
+    """Returns the network of the last stage of a run, or of its baseline when there is none."""
+    stages = {
+        int(file.parent.name.partition("-")[0]): file
+        for file in run.glob("[0-9]*-*/model.keras")
+        if not file.parent.name.endswith("-control")
+    }
+    if not stages:
+        raise ArchError(
+            f"arch.path is a directory without a stage's model.keras. Received: path={run}"
+        )
+    return stages[max(stages)]
 
 
 def _application(

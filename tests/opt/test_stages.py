@@ -1,5 +1,7 @@
 """What each stage does to a network, with real trainings of a tiny one."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,8 +23,8 @@ def test_distillation_brings_the_student_to_the_teacher(bench: Bench) -> None:
     teacher: list[keras.Model] = []
     original = bench.teacher
 
-    def remember(arch: ArchBuilder, *, epochs: int) -> keras.Model:
-        teacher.append(original(arch, epochs=epochs))
+    def remember(arch: ArchBuilder, **how: Any) -> keras.Model:
+        teacher.append(original(arch, **how))
         return teacher[-1]
 
     bench.teacher = remember
