@@ -141,6 +141,26 @@ class ExportRecipe:
     trained_ranges: bool = False
 
 
+@dataclass(frozen=True)
+class ExitPolicy:
+    """How a network with early exits decides at which one a sample leaves.
+
+    The thresholds are chosen on the validation split, for the exported segments: each file has
+    its own. Exactly one of `max_drop` and `target_cost` is given.
+
+    Attributes:
+        rule: What must not be above an exit's threshold: `entropy` of its softmax (nats);
+            `confidence`: 1 - its largest probability; `patience`: minus the number of exits in a
+            row before it that predicted the same class.
+        max_drop: Points of validation accuracy that may be lost against the final logits.
+        target_cost: Mean multiply-accumulates, as a fraction of those of all segments.
+    """
+
+    rule: Literal["entropy", "confidence", "patience"] = "entropy"
+    max_drop: float | None = 0.5
+    target_cost: float | None = None
+
+
 Property = Literal["zeros", "codebook", "fake quantization", "shared weights"]
 """What a stage has given to a network and a later stage could destroy."""
 
@@ -153,12 +173,15 @@ class Network:
         recipe: How it becomes a file.
         keeps: What later training must not undo.
         properties: What it has that a later stage could destroy: see `Preflight.refuse_after`.
+        exits: With early exits, how samples leave: the outputs of the model are then the logits of
+            the exits, from the input on, and the final ones last (see `graph.exits`).
     """
 
     model: keras.Model
     recipe: ExportRecipe = field(default_factory=ExportRecipe)
     keeps: tuple[Keep, ...] = ()
     properties: frozenset[Property] = frozenset()
+    exits: ExitPolicy | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
     exports.csv  exports.md                     with further formats
+    exits.csv  exits.md                         with early exits
     sensitivity.csv  sensitivity.md  sensitivity.svg   of `netopt sensitivity`
     0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite, model.onnx, saved_model/
     teachers/    tensorboard/
@@ -25,7 +26,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from netopt_cli import export_table, response_table
+from netopt_cli import exit_table, export_table, response_table
 from netopt_cli.environment import describe_environment, describe_git
 from netopt_cli.files import (
     storage,
@@ -52,6 +53,7 @@ class Record:
         self._started = time.monotonic()
         self._rows: list[dict[str, Any]] = []
         self._exports: list[dict[str, Any]] = []
+        self._exits: list[dict[str, Any]] = []
         self._responses: list[dict[str, Any]] = []
         self._history: list[Epoch] = []
         self._writers: dict[str, Any] = {}
@@ -143,6 +145,15 @@ class Record:
         rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exports]
         write_text(self.folder / "exports.csv", _csv(list(export_table.COLUMNS), rounded))
         write_text(self.folder / "exports.md", export_table.markdown(self._exports))
+        self._write_json()
+
+    def add_exits(self, rows: list[dict[str, Any]]) -> None:
+        """Adds the ways through one network with early exits to the tables of exits."""
+        self._exits += rows
+        self._facts["exits"] = self._exits
+        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exits]
+        write_text(self.folder / "exits.csv", _csv(list(exit_table.COLUMNS), rounded))
+        write_text(self.folder / "exits.md", exit_table.markdown(self._exits))
         self._write_json()
 
     def add_responses(self, rows: list[dict[str, Any]], uncut: dict[str, Any]) -> None:

@@ -69,6 +69,11 @@ def recorded_exports(path: Path) -> list[dict[str, Any]]:
     return _recorded(path, "exports")
 
 
+def recorded_exits(path: Path) -> list[dict[str, Any]]:
+    """The ways through the networks with early exits in the record of a run."""
+    return _recorded(path, "exits")
+
+
 def recorded_responses(path: Path) -> list[dict[str, Any]]:
     """The rows of `netopt sensitivity` in the record of a run."""
     return _recorded(path, "responses")

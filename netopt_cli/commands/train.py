@@ -127,17 +127,23 @@ class Training:
     def details(self, directory: Path) -> dict[str, Any]:
         from netopt_cli import run_dir
 
-        exports = run_dir.recorded_exports(directory)
-        return {"exports": exports} if exports else {}
+        found = {
+            "exports": run_dir.recorded_exports(directory),
+            "exits": run_dir.recorded_exits(directory),
+        }
+        return {name: rows for name, rows in found.items() if rows}
 
     def tables(self, rows: Rows, directory: Path, width: int) -> "Iterator[RenderableType]":
-        from netopt_cli import export_table, run_dir, tables
+        from netopt_cli import exit_table, export_table, run_dir, tables
 
         yield tables.terminal(rows, directory.name, width)
         exports = run_dir.recorded_exports(directory)
         if exports:
             yield export_table.terminal(exports, width)
         yield from export_table.fastest_lines(exports)
+        exits = run_dir.recorded_exits(directory)
+        if exits:
+            yield exit_table.terminal(exits, width)
 
 
 def _dry_run(

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from netopt_cli.dataset import Dataset, Source
+from netopt_cli.graph.exits import final_logits
 
 BATCH = 500
 
@@ -22,7 +23,7 @@ class Evaluator:
         @tf.function(reduce_retracing=True)
         def sums(x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x = data.normalization.tensor(x)
-            logits = tf.cast(model(x, training=False), tf.float32)
+            logits = tf.cast(final_logits(model(x, training=False)), tf.float32)
             y = tf.one_hot(labels, classes)
             loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(y, logits))
             hits = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels

@@ -193,6 +193,8 @@ def _forward(
 
 
 def _with_taps(model: keras.Model, modifiers: Sequence[Modifier]) -> keras.Model:
-    """The model with the taps of the modifiers, in their order, as further outputs."""
+    """The model of [final logits, taps of the modifiers in their order]."""
     taps = [tap for modifier in modifiers for tap in modifier.taps]
-    return keras.Model(model.inputs, [model.outputs[-1], *taps]) if taps else model
+    if not taps and len(model.outputs) == 1:
+        return model
+    return keras.Model(model.input, [model.outputs[-1], *taps])

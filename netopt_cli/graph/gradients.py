@@ -15,11 +15,16 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 def task_loss(model: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Returns the loss that scores are about: mean softmax cross-entropy of the logits (nats).
 
-    The model computes as at inference: with the moving statistics, without dropout. Labels are
-    plain, whatever the training does to them.
+    Of a network with early exits it is the mean over the exits: a channel that only one of them
+    needs matters too. The model computes as at inference: with the moving statistics, without
+    dropout. Labels are plain, whatever the training does to them.
     """
-    logits = tf.cast(model(x, training=False), tf.float32)
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+    outputs = tf.nest.flatten(model(x, training=False))
+    losses = [
+        tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32))
+        for logits in outputs
+    ]
+    return tf.reduce_mean(tf.stack(losses))
 
 
 def loss_gradients(

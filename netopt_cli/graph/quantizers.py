@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
+from netopt_cli.graph.exits import final_logits
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.rebuild import layers
 
@@ -113,7 +114,8 @@ class LogitsDistance:
     def _predict(self, model: keras.Model) -> np.ndarray:
         """Log-probabilities, float64 (n, classes)."""
         parts = np.array_split(self._x, max(1, len(self._x) // _BATCH))
-        logits = [keras.ops.log_softmax(model(part, training=False)) for part in parts]
+        outputs = [final_logits(model(part, training=False)) for part in parts]
+        logits = [keras.ops.log_softmax(output) for output in outputs]
         return keras.ops.convert_to_numpy(keras.ops.concatenate(logits)).astype(np.float64)
 
 

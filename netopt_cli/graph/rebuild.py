@@ -221,8 +221,9 @@ def _scopes_of(layer: keras.Layer) -> ExitStack:
 
 
 def _backwards(graph: keras.Model) -> Iterator[keras.Layer]:
-    """Yields layers from the first output towards the inputs, up to the first with many inputs."""
-    tensor = graph.outputs[0]
+    """Yields layers from the last output, the final logits, towards the inputs, up to the first
+    with many inputs."""
+    tensor = graph.outputs[-1]
     while True:
         operation, node_index, _ = tensor._keras_history
         if isinstance(operation, keras.layers.InputLayer):

@@ -118,7 +118,7 @@ def measure(
     timed = probe(file, timing)
     accuracy, loss = score(runner, data)
     weights = read_file_weights(content)
-    layers = _layers(network.model, weights)
+    layers = layer_rows(network.model, weights)
     macs = count_macs(graph.traced.graph)
     packed = pack(content)
     return Measurement(
@@ -226,17 +226,17 @@ def score(runner: Runner, data: Dataset) -> tuple[float, float]:
     for x, y in data.normalized_batches(data.test, _BATCH):
         (logits,) = runner.logits([x])
         correct += int(np.sum(logits.argmax(axis=-1) == y))
-        cross_entropy += float(np.sum(_cross_entropy(logits, y)))
+        cross_entropy += float(np.sum(cross_entropy_of(logits, y)))
     return correct / len(data.test), cross_entropy / len(data.test)
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cross_entropy_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(n, classes), (n,) -> (n,), finite for finite logits: no probability is formed."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(labels)), labels]
 
 
-def _layers(model: keras.Model, weights: list[FileWeight]) -> list[dict[str, Any]]:
+def layer_rows(model: keras.Model, weights: list[FileWeight]) -> list[dict[str, Any]]:
     """One row for each layer with weights.
 
     `shape` is that of its largest weight. `dtype` is that of the file's weights with as many

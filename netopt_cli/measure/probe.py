@@ -105,11 +105,11 @@ def _measure(file: Path, timing: Timing, format_: Format = "litert") -> Probe:
     # Before memory is looked at: both load modules.
     runtime = importlib.import_module(_RUNTIMES[format_])
     random = np.random.default_rng(0)
-    before = _start_of_peak()
+    before = start_of_peak()
     infer = runtime.prepare(file, timing, random)
     warmup = _time_runs(infer, timing.warmup_runs, _LEAST_WARMUP_RUNS, _WARMUP_S)
     timed = _time_runs(infer, timing.timed_runs, _LEAST_TIMED_RUNS, _TIMED_S)
-    peak = _peak_resident_bytes()
+    peak = peak_resident_bytes()
     return Probe(
         latency_ms_median=float(np.median(timed)),
         latency_ms_p90=float(np.percentile(timed, 90)),
@@ -134,7 +134,7 @@ def _time_runs(
     return milliseconds
 
 
-def _start_of_peak() -> int:
+def start_of_peak() -> int:
     """Makes the peak start anew at the memory in use now, and returns it in bytes.
 
     Linux does that when 5 is written to `clear_refs`. Where it cannot be done the old peak stays,
@@ -142,10 +142,10 @@ def _start_of_peak() -> int:
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    return _peak_resident_bytes()
+    return peak_resident_bytes()
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """`VmHWM` on Linux, `ru_maxrss` elsewhere.
 
     Not `ru_maxrss` on Linux, where a process inherits the peak of the one that started it.

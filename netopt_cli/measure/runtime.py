@@ -80,13 +80,13 @@ class LitertRunner:
 
     def _run(self, interpreter: Interpreter, samples: np.ndarray) -> np.ndarray:
         """(n, *shape) -> (n, classes), sample by sample."""
-        samples = _quantize(samples, self._input)
+        samples = quantize(samples, self._input)
         outputs = np.empty((len(samples), *self._output["shape"][1:]), self._output["dtype"])
         for row, sample in enumerate(samples):
             interpreter.set_tensor(self._input["index"], sample[np.newaxis])
             interpreter.invoke()
             outputs[row] = interpreter.get_tensor(self._output["index"])[0]
-        return _dequantize(outputs, self._output)
+        return dequantize(outputs, self._output)
 
 
 def prepare(file: Path, timing: Timing, random: np.random.Generator) -> Callable[[], object]:
@@ -94,11 +94,12 @@ def prepare(file: Path, timing: Timing, random: np.random.Generator) -> Callable
     interpreter = open_interpreter(file, timing)
     (tensor,) = interpreter.get_input_details()
     x = random.standard_normal(tensor["shape"], np.float32)
-    interpreter.set_tensor(tensor["index"], _quantize(x, tensor))
+    interpreter.set_tensor(tensor["index"], quantize(x, tensor))
     return interpreter.invoke
 
 
-def _quantize(x: np.ndarray, tensor: dict) -> np.ndarray:
+def quantize(x: np.ndarray, tensor: dict) -> np.ndarray:
+    """float32 values -> what a tensor of a file holds; `tensor` is its entry in the details."""
     scale, zero_point = tensor["quantization"]
     if scale == 0.0:  # LiteRT's way to say: not quantized
         return x.astype(tensor["dtype"], copy=False)
@@ -106,7 +107,8 @@ def _quantize(x: np.ndarray, tensor: dict) -> np.ndarray:
     return np.clip(np.rint(x / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
 
 
-def _dequantize(q: np.ndarray, tensor: dict) -> np.ndarray:
+def dequantize(q: np.ndarray, tensor: dict) -> np.ndarray:
+    """What a tensor of a file holds -> float32 values."""
     scale, zero_point = tensor["quantization"]
     if scale == 0.0:
         return q.astype(np.float32, copy=False)

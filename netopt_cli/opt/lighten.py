@@ -11,6 +11,7 @@ import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
+from netopt_cli.graph.exits import final_logits
 from netopt_cli.graph.lightweight import (
     Between,
     Convolution,
@@ -93,7 +94,9 @@ class Lighten:
         """T² KL(teacher || student) of the softened predictions, up to a constant."""
 
         def extra_loss(step: Forward) -> tf.Tensor:
-            outputs = tf.stop_gradient(tf.cast(teacher(step.x, training=False), tf.float32))
+            outputs = tf.stop_gradient(
+                tf.cast(final_logits(teacher(step.x, training=False)), tf.float32)
+            )
             target = tf.nn.softmax(outputs / self.temperature)
             cross_entropy = tf.nn.softmax_cross_entropy_with_logits(
                 target, step.logits / self.temperature
