@@ -21,6 +21,7 @@ from netopt_cli.export.formats import FILES, Format
 from netopt_cli.export.litert import FrozenGraph
 from netopt_cli.measure.exports import export_as, measure_export, of_litert
 from netopt_cli.measure.measurement import Measurement, export_network, measure
+from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -258,21 +259,46 @@ class Pipeline:
         if not self.target.is_chief:
             return row
         self.reporter.say(f"{trainer.name}: exporting and measuring")
+        if network.exits is not None:
+            return self._measure_exits(network, trainer, row)
         frozen, content = export_network(network, self.data, self.seed)
         file = self.record.save_file(label, content)
         measurement = measure(network, self.data, self.target.timing, file, frozen)
+        self.record.save_file(label, measurement.packed, "model.packed")
+        self._add_row(row, measurement, trainer)
+        if self._formats and role != "control":
+            self._measure_exports(network, trainer, stage, measurement, frozen)
+        return row
+
+    def _measure_exits(self, network: Network, trainer: Trainer, row: Row) -> Row:
+        """Exports the segments of a network with early exits, measures them together and returns
+        the row."""
+        export = export_exits(network, self.data, self.seed)
+        files = ExitFiles(
+            [
+                self.record.save_file(trainer.label, part.content, f"segment_{number}.tflite")
+                for number, part in enumerate(export.segments, start=1)
+            ],
+            self.record.save_file(trainer.label, export.whole.content, "without_exits.tflite"),
+        )
+        measurement, ways = measure_exits(network, export, files, self.data, self.target.timing)
+        self._add_row(row, measurement, trainer)
+        self.record.add_exits([{"stage": row["stage"], "seed": self.seed} | way for way in ways])
+        if self._formats:
+            trainer.note(f"segments are LiteRT files alone, not {', '.join(self._formats)}")
+        return row
+
+    def _add_row(self, row: Row, measurement: Measurement, trainer: Trainer) -> None:
+        """Fills in the figures of a row and puts it on the record."""
         self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
-        self.record.save_file(label, figures.pop("packed"), "model.packed")
-        self.record.stage_fact(label, "measurement", figures.pop("details"))
+        del figures["packed"]
+        self.record.stage_fact(trainer.label, "measurement", figures.pop("details"))
         row |= figures | {
             "trainable_params": trainer.trainable_params,
             "train_seconds": round(trainer.seconds, 3),
         }
         self.record.add_row(row)
-        if self._formats and role != "control":
-            self._measure_exports(network, trainer, stage, measurement, frozen)
-        return row
 
     def _measure_exports(
         self,
