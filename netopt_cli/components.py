@@ -28,6 +28,7 @@ _PACKAGES = {
     "arch": "netopt_cli.arch",
     "data": "netopt_cli.data",
     "opt": "netopt_cli.opt",
+    "robustness": "netopt_cli.measure.robustness",
     "target": "netopt_cli.target",
     "train": "netopt_cli.engine.settings",
 }

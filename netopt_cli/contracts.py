@@ -59,13 +59,13 @@ class Modifier:
         taps: Tensors of the functional model whose values `extra_loss` looks at, as the output of
             a layer is.
         task_loss_weight: Multiplies the task's own loss (the product over all modifiers is used).
-        constrain: () -> None, in the graph, after each update of the weights: assigns variables.
         input_gradient: (gradient) -> None, in the graph, before each update: gets the gradient of
             the loss by the step's `x`, float32 (batch, *shape), up to a positive factor.
         proximal: (learning_rate) -> None, in the graph, after each update and before all
             constraints: assigns variables, as far as one step of that size goes.
-        before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
+        constrain: () -> None, in the graph, after each update of the weights: assigns variables.
             Modifiers with `averages` come after all others.
+        before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
             steps, at least 50 times a training, and once after the last one; `step` counts the
             steps already done.
         settles_at: Fraction of the training from which weights may be kept as the best ones; a
@@ -88,9 +88,9 @@ class Modifier:
     extra_loss: Callable[[Forward], tf.Tensor] | None = None
     taps: tuple[keras.KerasTensor, ...] = ()
     task_loss_weight: float = 1.0
-    constrain: Callable[[], None] | None = None
     input_gradient: Callable[[tf.Tensor], None] | None = None
     proximal: Callable[[tf.Tensor], None] | None = None
+    constrain: Callable[[], None] | None = None
     before_steps: Callable[[int, int], None] | None = None
     settles_at: float = 0.0
     variables: tuple[keras.Variable, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from netopt_cli.components import build
 from netopt_cli.export.formats import further
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.preparation import prepare, recording
@@ -55,10 +56,14 @@ def run(
     """
     formats = further(cfg.get("export", ()))
     parts = prepare(cfg, run_dir, allow=allow, messages=messages, quiet=quiet)
+    robustness = None
+    if "robustness" in cfg:
+        wanted = build(cfg.robustness, allow=allow, where="robustness")
+        robustness = wanted.on(parts.data, cfg.seed)
     with recording(cfg, parts, run_dir, command=command, latest=latest) as record:
         pipeline = Pipeline(
             parts.arch, parts.stages, parts.data, parts.target, parts.settings,
-            seed=cfg.seed, control=cfg.control, formats=formats,
+            seed=cfg.seed, control=cfg.control, formats=formats, robustness=robustness,
             record=record, reporter=parts.reporter,
         )  # fmt: skip
         return Experiment(run_dir, pipeline.run(parts.network))

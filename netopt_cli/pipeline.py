@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from netopt_cli.export.formats import FILES, Format
 from netopt_cli.export.litert import FrozenGraph
 from netopt_cli.measure.exports import export_as, measure_export, of_litert
 from netopt_cli.measure.measurement import Measurement, export_network, measure
+from netopt_cli.measure.robustness import RobustnessProbe
+from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
@@ -72,6 +75,7 @@ class Pipeline:
         formats: Sequence[Format],
         record: Record,
         reporter: Reporter,
+        robustness: RobustnessProbe | None = None,
     ) -> None:
         self.data = data
         self.seed = seed
@@ -83,6 +87,7 @@ class Pipeline:
         self._stages = stages
         self._control = control
         self._formats = formats
+        self._robustness = robustness
         self._teachers: dict[str, keras.Model] = {}
         self._plain: dict[_Budget, tuple[str, list[np.ndarray]]] = {}
         self._rewound: dict[int, list[np.ndarray]] = {}
@@ -260,12 +265,16 @@ class Pipeline:
             return row
         self.reporter.say(f"{trainer.name}: exporting and measuring")
         if network.exits is not None:
+            if self._robustness is not None:
+                trainer.note("robustness is measured of networks without early exits alone")
             return self._measure_exits(network, trainer, row)
         frozen, content = export_network(network, self.data, self.seed)
         file = self.record.save_file(label, content)
         measurement = measure(network, self.data, self.target.timing, file, frozen)
         self.record.save_file(label, measurement.packed, "model.packed")
         self._add_row(row, measurement, trainer)
+        if self._robustness is not None:
+            self._measure_robustness(self._robustness, network, trainer, row, content)
         if self._formats and role != "control":
             self._measure_exports(network, trainer, stage, measurement, frozen)
         return row
@@ -319,6 +328,28 @@ class Pipeline:
                 trainer.note(note)
         rows = [{"stage": stage, "seed": self.seed} | asdict(file) for file in files]
         self.record.add_exports(rows)
+
+    def _measure_robustness(
+        self,
+        probe: RobustnessProbe,
+        network: Network,
+        trainer: Trainer,
+        row: Row,
+        file: bytes,
+    ) -> None:
+        self.reporter.say(f"{trainer.name}: measuring robustness")
+        runner = LitertRunner(file, self.target.timing, os.cpu_count() or 1)
+        figures = vars(probe(network, runner))
+        for check in figures.pop("checks"):
+            if not check.passed:
+                trainer.note(
+                    f"the attacks are doubtful, it does not hold that {check.name}: {check.found}. "
+                    "That is a sign of gradient masking, and no robustness is shown"
+                )
+        self.record.stage_fact(trainer.label, "robustness", figures.pop("details"))
+        self.record.add_robustness(
+            {name: row[name] for name in ("stage", "role", "seed")} | figures
+        )
 
     def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
         lost = parity["keras_accuracy"] - parity["file_accuracy"]

@@ -3,6 +3,7 @@
     config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
     exports.csv  exports.md                     with further formats
     exits.csv  exits.md                         with early exits
+    robustness.csv  robustness.md               with robustness=…
     sensitivity.csv  sensitivity.md  sensitivity.svg   of `netopt sensitivity`
     0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite, model.onnx, saved_model/
     teachers/    tensorboard/
@@ -26,7 +27,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from netopt_cli import exit_table, export_table, response_table
+from netopt_cli import exit_table, export_table, response_table, robustness_table
 from netopt_cli.environment import describe_environment, describe_git
 from netopt_cli.files import (
     storage,
@@ -54,6 +55,7 @@ class Record:
         self._rows: list[dict[str, Any]] = []
         self._exports: list[dict[str, Any]] = []
         self._exits: list[dict[str, Any]] = []
+        self._robustness: list[dict[str, Any]] = []
         self._responses: list[dict[str, Any]] = []
         self._history: list[Epoch] = []
         self._writers: dict[str, Any] = {}
@@ -154,6 +156,15 @@ class Record:
         rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exits]
         write_text(self.folder / "exits.csv", _csv(list(exit_table.COLUMNS), rounded))
         write_text(self.folder / "exits.md", exit_table.markdown(self._exits))
+        self._write_json()
+
+    def add_robustness(self, row: dict[str, Any]) -> None:
+        """Adds the robustness of one network to its tables."""
+        self._robustness.append(row)
+        self._facts["robustness"] = self._robustness
+        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._robustness]
+        write_text(self.folder / "robustness.csv", _csv(list(robustness_table.COLUMNS), rounded))
+        write_text(self.folder / "robustness.md", robustness_table.markdown(self._robustness))
         self._write_json()
 
     def add_responses(self, rows: list[dict[str, Any]], uncut: dict[str, Any]) -> None:

@@ -74,6 +74,11 @@ def recorded_exits(path: Path) -> list[dict[str, Any]]:
     return _recorded(path, "exits")
 
 
+def recorded_robustness(path: Path) -> list[dict[str, Any]]:
+    """The rows of the robustness of the networks in the record of a run."""
+    return _recorded(path, "robustness")
+
+
 def recorded_responses(path: Path) -> list[dict[str, Any]]:
     """The rows of `netopt sensitivity` in the record of a run."""
     return _recorded(path, "responses")

@@ -130,11 +130,12 @@ class Training:
         found = {
             "exports": run_dir.recorded_exports(directory),
             "exits": run_dir.recorded_exits(directory),
+            "robustness": run_dir.recorded_robustness(directory),
         }
         return {name: rows for name, rows in found.items() if rows}
 
     def tables(self, rows: Rows, directory: Path, width: int) -> "Iterator[RenderableType]":
-        from netopt_cli import exit_table, export_table, run_dir, tables
+        from netopt_cli import exit_table, export_table, robustness_table, run_dir, tables
 
         yield tables.terminal(rows, directory.name, width)
         exports = run_dir.recorded_exports(directory)
@@ -144,6 +145,9 @@ class Training:
         exits = run_dir.recorded_exits(directory)
         if exits:
             yield exit_table.terminal(exits, width)
+        robustness = run_dir.recorded_robustness(directory)
+        if robustness:
+            yield robustness_table.terminal(robustness, width)
 
 
 def _dry_run(
