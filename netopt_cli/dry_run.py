@@ -122,10 +122,9 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
             stages[name] = stage
     arch = attempt("arch", partial(build, cfg.arch, allow=allow, where="arch", partial=True))
     data = attempt("data", partial(build, cfg.data, allow=allow, where="data", seed=cfg.seed))
-    for name, stage in stages.items() if settings is not None else ():
-        attempt(f"opt.{name}", partial(require_epochs, name, stage, settings.epochs))
     if target is None or settings is None or arch is None or data is None:
         return report
+    attempt("train", partial(require_epochs, stages, settings.epochs))
 
     def network_of(arch: ArchBuilder) -> Network:
         return Network(arch(shape=data.shape, classes=data.classes))

@@ -48,17 +48,18 @@ def plan(
     return planned
 
 
-def require_epochs(name: str, stage: Stage, epochs: int) -> None:
+def require_epochs(stages: Mapping[str, Stage], epochs: int) -> None:
     """Refuses a stage that would train for `train.epochs`, when these are 0.
 
     Raises:
         ConfigError: Naming the key to set.
     """
-    if epochs == 0 and getattr(stage, "epochs", 0) is None:
-        raise ConfigError(
-            f"opt.{name}.epochs=null is train.epochs, and train.epochs=0 trains nothing: "
-            f"set opt.{name}.epochs"
-        )
+    for name, stage in stages.items():
+        if epochs == 0 and getattr(stage, "epochs", 0) is None:
+            raise ConfigError(
+                f"opt.{name}.epochs=null is train.epochs, and train.epochs=0 trains nothing: "
+                f"set opt.{name}.epochs"
+            )
 
 
 def outlooks(

@@ -67,8 +67,7 @@ def prepare(
     target = build(cfg.target, allow=allow, where="target")
     settings = build(cfg.train, allow=allow, where="train")
     stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}
-    for name, stage in stages.items():
-        require_epochs(name, stage, settings.epochs)
+    require_epochs(stages, settings.epochs)
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
