@@ -111,8 +111,8 @@ def opt_needs(name: str) -> list[str]:
     overrides = [f"opt.{name}.epochs=1"] if "epochs" in node else []
     if name == "share":
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
-    if name == "distill":
-        overrides += ["opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1"]
+    if "teacher_epochs" in node:
+        overrides += [f"opt.{name}.teacher=mlp", f"opt.{name}.teacher_epochs=1"]
     if "teacher_cache" in node:
         overrides.append(f"opt.{name}.teacher_cache=null")
     return overrides
@@ -202,7 +202,8 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(target, Target) and target.name == name
 
 
-PRESET_NEEDS = {"tfmot_job": ["data.path=digits.npz"]}
+PRESETS_OF_A_FILE = ("tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp")
+PRESET_NEEDS = dict.fromkeys(PRESETS_OF_A_FILE, ["data.path=digits.npz"])
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import keras
-import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
-from netopt_cli.graph.exits import final_logits
+from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.graph.lightweight import (
     Between,
     Convolution,
@@ -20,6 +18,7 @@ from netopt_cli.graph.lightweight import (
     choose_replacements,
     lighten,
 )
+from netopt_cli.graph.teaching import Lesson
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,12 @@ class Lighten:
         for line in [*map(str, chosen), *left]:
             context.note(line)
         teacher = network.model
+        lesson = Lesson(temperature=self.temperature, student_loss_weight=self.student_loss_weight)
         return context.fit(
             replace(network, model=lighten(teacher, chosen, self._lightening)),
             epochs=self.epochs,
             learning_rate=self.learning_rate,
-            modifiers=[self._match(teacher)] if self.distill else [],
+            modifiers=[lesson.modifier([teacher])] if self.distill else [],
         )
 
     def plan(self, preflight: Preflight) -> Network:
@@ -89,19 +89,3 @@ class Lighten:
         return choose_replacements(
             model, self._lightening, keep_first=self.keep_first, exclude=self.exclude
         )
-
-    def _match(self, teacher: keras.Model) -> Modifier:
-        """T² KL(teacher || student) of the softened predictions, up to a constant."""
-
-        def extra_loss(step: Forward) -> tf.Tensor:
-            outputs = tf.stop_gradient(
-                tf.cast(final_logits(teacher(step.x, training=False)), tf.float32)
-            )
-            target = tf.nn.softmax(outputs / self.temperature)
-            cross_entropy = tf.nn.softmax_cross_entropy_with_logits(
-                target, step.logits / self.temperature
-            )
-            weight = (1.0 - self.student_loss_weight) * self.temperature**2
-            return weight * tf.reduce_mean(cross_entropy)
-
-        return Modifier("distill", extra_loss=extra_loss, task_loss_weight=self.student_loss_weight)
