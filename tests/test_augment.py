@@ -15,6 +15,7 @@ OPTIONS = st.fixed_dictionaries(
         "rotate_degrees": st.sampled_from([0.0, 30.0, 180.0]),
         "zoom_fraction": st.sampled_from([0.0, 0.3]),
         "cutout_fraction": st.sampled_from([0.0, 0.01, 0.5]),
+        "rand_augment_operations": st.integers(0, 3),
     }
 )
 
@@ -113,6 +114,40 @@ def test_cutout_zeroes_one_square_in_all_channels():
     assert width.max() == 3
     np.testing.assert_array_equal(holes[..., 0].sum((1, 2)), height * width)
     assert holes.any(axis=0).all()  # no pixel is safe
+
+
+def test_shear_tilts_the_lines_of_the_image_about_its_centre():
+    x = np.zeros((400, 21, 21, 1), np.float32)
+    x[:, :, 10] = 1  # an upright line
+    changed = augmentation(rand_augment_operations=1, rand_augment_magnitude=1.0)
+    sheared = changed(tf.constant(x), SEED).numpy()[..., 0]
+    columns = (sheared * np.arange(21)).sum(2) / np.maximum(sheared.sum(2), 1e-6)
+    is_line = np.isclose(sheared.sum(2), 1, atol=1e-3).all(axis=1)
+    tilts = {round(float(t), 1) for t in (columns[is_line, 18] - columns[is_line, 2]) / 16}
+    assert {-0.3, 0.0, 0.3} <= tilts
+
+
+def test_rand_augment_changes_about_as_many_samples_as_it_draws_and_stays_in_range():
+    x = np.random.default_rng(1).uniform(-3, 5, (600, 8, 8, 2)).astype(np.float32)
+    low, high = x.min(axis=(1, 2), keepdims=True), x.max(axis=(1, 2), keepdims=True)
+    shares = []
+    for operations in (1, 2):
+        augment = augmentation(rand_augment_operations=operations, rand_augment_magnitude=0.5)
+        changed = augment(tf.constant(x), SEED).numpy()
+        assert (changed >= low - 1e-4).all() and (changed <= high + 1e-4).all()
+        shares.append(float((np.abs(changed - x) > 1e-4).any(axis=(1, 2, 3)).mean()))
+    # Nine of ten operations do something; two of a kind can cancel.
+    assert 0.85 < shares[0] < 0.93 < shares[1] < 0.98
+
+
+def test_rand_augment_is_the_same_under_any_normalization():
+    augment = augmentation(rand_augment_operations=3, rand_augment_magnitude=0.4)
+    x = batch(50)
+    scale, offset = np.float32([2.0, 0.5, 7.0]), np.float32([1.0, -4.0, 0.3])
+    moved = augment(tf.constant(x * scale + offset), SEED)
+    expected = augment(tf.constant(x), SEED).numpy() * scale + offset
+    close = np.isclose(moved, expected, atol=2e-3)
+    assert close.mean() > 0.995  # a level is the next one where rounding tips it over
 
 
 @pytest.mark.parametrize(

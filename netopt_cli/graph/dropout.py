@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from netopt_cli.errors import ArchError
+from netopt_cli.graph.drop_block import DropBlock2D
 from netopt_cli.graph.rebuild import head, layers, plain_copy, rebuild
 
 _DROPOUTS = (
@@ -12,6 +13,11 @@ _DROPOUTS = (
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
+)
+_CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
 )
 
 
@@ -59,3 +65,57 @@ def with_dropout(model: keras.Model, rate: float) -> tuple[keras.Model, list[str
 
     rebuilt, _ = rebuild(model, clone=clone, call=call)
     return rebuilt, changes
+
+
+def with_spatial_dropout(model: keras.Model, rate: float) -> tuple[keras.Model, list[str]]:
+    """Drops whole channels (Tompson et al., 2015) of what each convolution takes in: see
+    `_before_convolutions`."""
+    return _before_convolutions(model, keras.layers.SpatialDropout2D, "spatial_dropout", rate=rate)
+
+
+def with_drop_block(
+    model: keras.Model, rate: float, block_size: int
+) -> tuple[keras.Model, list[str]]:
+    """Drops squares of what each convolution takes in: see `DropBlock2D` and
+    `_before_convolutions`."""
+    return _before_convolutions(model, DropBlock2D, "drop_block", rate=rate, block_size=block_size)
+
+
+def _before_convolutions(
+    model: keras.Model, kind: type[keras.layers.Layer], suffix: str, **config: Any
+) -> tuple[keras.Model, list[str]]:
+    """Puts a layer before each 2-D convolution that looks around itself and does not read the
+    input of the model; where there is one of its kind, that gets the new configuration. Weights,
+    and outputs at inference, are kept.
+
+    Returns:
+        The rebuilt model and a line for all that was inserted or set.
+
+    Raises:
+        ArchError: When there is no such convolution.
+    """
+    placed: dict[str, keras.layers.Layer] = {}
+
+    def clone(layer: keras.Layer) -> keras.Layer | None:
+        return plain_copy(layer, **config) if type(layer) is kind else None
+
+    def call(layer: keras.Layer, new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, _CONVOLUTIONS) and max(layer.kernel_size) > 1:
+            x, *others = args
+            before = x._keras_history.operation
+            if type(before) is kind:
+                placed[layer.name] = before
+            elif not isinstance(before, keras.layers.InputLayer):
+                if layer.name not in placed:
+                    placed[layer.name] = kind(name=f"{layer.name}_{suffix}", **config)
+                args = (placed[layer.name](x), *others)
+        return new_layer(*args, **kwargs)
+
+    rebuilt, _ = rebuild(model, clone=clone, call=call)
+    if not placed:
+        raise ArchError(
+            f"{suffix} needs a 2-D convolution behind the first, and model '{model.name}' has "
+            "none: use dropout"
+        )
+    settings = ", ".join(f"{name} {value:g}" for name, value in config.items())
+    return rebuilt, [f"{suffix} ({settings}) before {', '.join(placed)}"]

@@ -10,6 +10,7 @@ import keras
 
 from netopt_cli.errors import InputError
 from netopt_cli.graph.calls import Edges, graphs
+from netopt_cli.graph.drop_block import DropBlock2D
 from netopt_cli.graph.quant_activation import FakeQuantize, RangeMethod
 from netopt_cli.graph.quant_grid import Method
 from netopt_cli.graph.quant_layer import FEW_BITS, QUANTIZABLE, QuantizedLayer
@@ -47,6 +48,7 @@ _SAME_VALUES = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
+    DropBlock2D,
     keras.layers.ZeroPadding1D,
     keras.layers.ZeroPadding2D,
     keras.layers.Cropping1D,

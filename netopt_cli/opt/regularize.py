@@ -1,21 +1,27 @@
-"""Training with penalties, dropout, softened labels and mixed samples."""
+"""Training with penalties, dropout, other losses, mixed samples, averages and flat minima."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import keras
-import tensorflow as tf
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
+from netopt_cli.contracts import Context, Modifier, Network, Preflight
 from netopt_cli.errors import InputError
-from netopt_cli.graph.dropout import with_dropout
-from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.averaging import moving_average, stochastic_average
+from netopt_cli.graph.batch_mixing import mixing
+from netopt_cli.graph.batch_norm import recalibrate
+from netopt_cli.graph.dropout import with_drop_block, with_dropout, with_spatial_dropout
+from netopt_cli.graph.label_losses import confidence_penalty, focal_loss, label_smoothing
+from netopt_cli.graph.penalties import elastic, group_lasso, orthogonal, zero_units
 
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+_STATISTICS_SAMPLES, _BATCH = 2048, 64
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,28 @@ class Regularize:
 
     Attributes:
         l1: Factor of the sum of absolute kernel weights, added to the loss.
-        l2: Factor of the sum of squared kernel weights, added to the loss.
+        l2: Factor of the sum of squared kernel weights, added to the loss; with `l1`, elastic net.
+        group_lasso: Factor of the norms of whole units, which makes units exactly zero for
+            `opt=structured` to remove: see `graph.penalties`. 0.01 to 0.3 with Adam.
+        orthogonal: Factor of the kernels' distance from orthogonal ones, added to the loss.
         weight_decay: Decoupled decay (Loshchilov and Hutter, 2019); None is that of `train`.
         dropout: Rate of every dropout layer; a network without one gets one before its head.
+        spatial_dropout: Rate of dropping whole channels before convolutions.
+        drop_block: Rate of dropping squares before convolutions.
+        drop_block_size: Side of these squares.
         label_smoothing: Share of the label spread over all classes (Szegedy et al., 2016).
+        confidence_penalty: Factor of the entropy of predictions, taken off the loss.
+        focal_gamma: Exponent of the focal loss, which takes the place of cross-entropy.
         mixup: Parameter of the Beta distribution that pairs of samples are mixed with
             (Zhang et al., 2018).
+        cutmix: The same for rectangles of one sample in the other (Yun et al., 2019).
+        averaging: `ema` keeps the moving average of the weights, `swa` their mean over the last
+            part, with the statistics of BatchNorm estimated anew; SWA wants `train.schedule=
+            constant`, or a `learning_rate` that stays high.
+        ema_decay: What a step leaves of the average, once there are steps enough.
+        swa_start: Fraction of the training from which `swa` takes the mean.
+        sam_radius: Length of the step uphill from where gradients are taken, for flat minima
+            (SAM: Foret et al., 2021); it doubles the cost of a step.
         start: `scratch` from new weights, `current` from those there are; `auto` is `scratch` for
             the first stage.
         epochs: Epochs of the stage; None is `train.epochs`.
@@ -38,10 +60,22 @@ class Regularize:
 
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
+    group_lasso: NotNegative = 0.0
+    orthogonal: NotNegative = 0.0
     weight_decay: NotNegative | None = None
     dropout: Fraction | None = None
+    spatial_dropout: Fraction = 0.0
+    drop_block: Fraction = 0.0
+    drop_block_size: Annotated[int, Field(ge=1)] = 3
     label_smoothing: Fraction = 0.0
+    confidence_penalty: NotNegative = 0.0
+    focal_gamma: NotNegative = 0.0
     mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    averaging: Literal["none", "ema", "swa"] = "none"
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    swa_start: Fraction = 0.75
+    sam_radius: NotNegative = 0.0
     start: Literal["auto", "scratch", "current"] = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -50,71 +84,81 @@ class Regularize:
         restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
         if restart:
             network = replace(network, model=context.fresh().model)
-        if self.dropout is not None:
-            model, changes = with_dropout(network.model, self.dropout)
-            network = replace(network, model=model)
-            for change in changes:
-                context.note(change)
-        return context.fit(
-            network,
+        model, changes = self._with_dropouts(network.model)
+        for change in changes:
+            context.note(change)
+        network = context.fit(
+            replace(network, model=model),
             epochs=self.epochs or context.epochs,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            modifiers=self._modifiers(network.model),
+            modifiers=self._modifiers(model),
             restart=restart,
         )
+        if self.averaging == "swa":
+            batches = context.data.training_batches(_STATISTICS_SAMPLES, _BATCH, context.seed)
+            if recalibrate(network.model, batches):
+                context.note("BatchNorm re-calibrated for the averaged weights")
+        if self.group_lasso:
+            zeros = zero_units(network.model).items()
+            left = ", ".join(f"{name} {zero} of {size}" for name, (zero, size) in zeros)
+            context.note(f"units that are zero: {left}; opt=structured removes them for nothing")
+        return network
 
     def plan(self, preflight: Preflight) -> Network:
+        key = f"opt.{preflight.stage}"
         if self.start == "scratch" and not preflight.is_first:
             raise InputError(
-                "opt.regularize.start=scratch would throw away what the stages before it made: "
-                "put it first, or use opt.regularize.start=current"
+                f"{key}.start=scratch would throw away what the stages before it made: "
+                f"put it first, or use {key}.start=current"
             )
-        return preflight.network
+        model, _ = self._with_dropouts(preflight.network.model)
+        shape = model.inputs[0].shape
+        if self.cutmix and len(shape) != 4:
+            raise InputError(
+                f"{key}.cutmix needs images (height, width, channels). Received: samples of shape "
+                f"{shape[1:]}; {key}.mixup takes any"
+            )
+        if self.group_lasso and not zero_units(model):
+            raise InputError(f"{key}.group_lasso: no unit of '{model.name}' could be removed")
+        return replace(preflight.network, model=model)
+
+    def _with_dropouts(self, model: keras.Model) -> tuple[keras.Model, list[str]]:
+        """The model with the dropout layers that it shall have, and what was changed."""
+        rewrites = []
+        if self.dropout is not None:
+            rewrites.append(partial(with_dropout, rate=self.dropout))
+        if self.spatial_dropout:
+            rewrites.append(partial(with_spatial_dropout, rate=self.spatial_dropout))
+        if self.drop_block:
+            size = self.drop_block_size
+            rewrites.append(partial(with_drop_block, rate=self.drop_block, block_size=size))
+        changes: list[str] = []
+        for rewrite in rewrites:
+            model, lines = rewrite(model)
+            changes += lines
+        return model, changes
 
     def _modifiers(self, model: keras.Model) -> list[Modifier]:
         modifiers = []
         if self.l1 or self.l2:
-            modifiers.append(_penalty(model, self.l1, self.l2))
+            modifiers.append(elastic(model, self.l1, self.l2))
+        if self.group_lasso:
+            modifiers.append(group_lasso(model, self.group_lasso))
+        if self.orthogonal:
+            modifiers.append(orthogonal(model, self.orthogonal))
         if self.label_smoothing:
-            modifiers.append(_label_smoothing(self.label_smoothing))
-        if self.mixup:
-            modifiers.append(_mixup(self.mixup))
+            modifiers.append(label_smoothing(self.label_smoothing))
+        if self.confidence_penalty:
+            modifiers.append(confidence_penalty(self.confidence_penalty))
+        if self.focal_gamma:
+            modifiers.append(focal_loss(self.focal_gamma))
+        if self.mixup or self.cutmix:
+            modifiers.append(mixing(self.mixup, self.cutmix))
+        if self.averaging == "ema":
+            modifiers.append(moving_average(model, self.ema_decay))
+        if self.averaging == "swa":
+            modifiers.append(stochastic_average(model, self.swa_start))
+        if self.sam_radius:
+            modifiers.append(Modifier("SAM", sharpness_radius=self.sam_radius))
         return modifiers
-
-
-def _penalty(model: keras.Model, l1: float, l2: float) -> Modifier:
-    weights = list(kernels(model).values())
-
-    def extra_loss(step: Forward) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for variable in weights:
-            weight = tf.convert_to_tensor(variable.value)
-            if l1:
-                total += l1 * tf.reduce_sum(tf.abs(weight))
-            if l2:
-                total += l2 * tf.reduce_sum(tf.square(weight))
-        return total
-
-    return Modifier("penalty", extra_loss=extra_loss)
-
-
-def _label_smoothing(share: float) -> Modifier:
-    def transform(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return x, y * (1.0 - share) + share / y.shape[-1]
-
-    return Modifier("label smoothing", transform_batch=transform)
-
-
-def _mixup(alpha: float) -> Modifier:
-    def transform(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Beta(a, a) as a ratio of two gamma draws; batches are shuffled, so that a sample's
-        # partner can be its mirror image in the batch.
-        first, second = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha))
-        share = first / tf.maximum(first + second, 1e-12)
-        return (
-            share * x + (1.0 - share) * tf.reverse(x, [0]),
-            share * y + (1.0 - share) * tf.reverse(y, [0]),
-        )
-
-    return Modifier("mixup", transform_batch=transform)
