@@ -175,6 +175,9 @@ class Network:
         properties: What it has that a later stage could destroy: see `Preflight.refuse_after`.
         exits: With early exits, how samples leave: the outputs of the model are then the logits of
             the exits, from the input on, and the final ones last (see `graph.exits`).
+        variants: Further networks that a stage made along with this one, by name: each is exported
+            by the same recipe and has a row of its own. A later stage that trains or rewrites the
+            model leaves them behind.
     """
 
     model: keras.Model
@@ -182,6 +185,7 @@ class Network:
     keeps: tuple[Keep, ...] = ()
     properties: frozenset[Property] = frozenset()
     exits: ExitPolicy | None = None
+    variants: Mapping[str, keras.Model] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

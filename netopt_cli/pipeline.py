@@ -109,11 +109,13 @@ class Pipeline:
             for index, (name, stage) in enumerate(self._stages.items(), start=1):
                 self.reporter.say(f"stage {index} of {len(self._stages)}: {name}")
                 trainer = Trainer(self, label=f"{index}-{name}", name=name, is_first=is_first)
-                network = stage(network, trainer)
+                before = network
+                network = _current(stage(network, trainer), before, trainer)
                 self.record.save_model(trainer.label, network.model)
                 budget = _add(budget, trainer.calls)
                 is_first = is_first and not trainer.calls
                 control = self._control_of(budget, index, name) if self._control else None
+                self._measure_variants(network, trainer, stage=name, control=control)
                 self._measure(network, trainer, stage=name, role="stage", control=control)
         return self.record.rows
 
@@ -278,6 +280,17 @@ class Pipeline:
         if self._formats and role != "control":
             self._measure_exports(network, trainer, stage, measurement, frozen)
         return row
+
+    def _measure_variants(
+        self, network: Network, trainer: Trainer, *, stage: str, control: str | None
+    ) -> None:
+        """Exports and measures what a stage has made besides its network."""
+        for name, model in network.variants.items():
+            label = f"{trainer.label}-{name.replace(' ', '_')}"
+            part = Trainer(self, label=label, name=f"{stage}, {name}")
+            part.trainable_params, part.seconds = trainer.trainable_params, trainer.seconds
+            alone = replace(network, model=model, variants={})
+            self._measure(alone, part, stage=part.name, role="variant", control=control)
 
     def _measure_exits(self, network: Network, trainer: Trainer, row: Row) -> Row:
         """Exports the segments of a network with early exits, measures them together and returns
@@ -487,6 +500,15 @@ class _Recording:
     def epoch_ends(self, epoch: Epoch) -> None:
         self._record.add_epoch(epoch)
         self._reporter.epoch_ends(epoch)
+
+
+def _current(network: Network, before: Network, trainer: Trainer) -> Network:
+    """The network without variants that no longer belong to it."""
+    is_changed = bool(trainer.calls) or network.model is not before.model
+    if network.variants and network.variants is before.variants and is_changed:
+        trainer.note(f"goes on with the network alone, not with its {', '.join(before.variants)}")
+        return replace(network, variants={})
+    return network
 
 
 def _add(budget: _Budget, calls: Sequence[_FitCall]) -> _Budget:

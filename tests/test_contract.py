@@ -24,8 +24,10 @@ TINY = [
     "arch=mlp", "arch.hidden=[8]", "train.epochs=1", "train.steps_per_call=5",
     "data.train_limit=150", "target.warmup_runs=2", "target.timed_runs=30",
 ]  # fmt: skip
-TINY_CNN = ["arch=cnn", "arch.filters=[4,8]"]
-NEEDS_CONVOLUTIONS = {"lighten"}
+TINY_CNN = ["arch=cnn", "arch.filters=[4,4]", "arch.residual=true"]
+NEEDS_CONVOLUTIONS = {
+    "lighten", "conditional_convolution", "dynamic_depth", "stochastic_depth",
+}  # fmt: skip
 
 
 def choices(group: str) -> list[str]:

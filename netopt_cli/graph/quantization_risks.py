@@ -45,6 +45,16 @@ def loops(model: keras.Model) -> list[str]:
     ]
 
 
+def without_integer_form(model: keras.Model) -> list[str]:
+    """Returns a line for each layer that says, in `netopt_integer_refusal`, why a file with
+    integer activations cannot have it."""
+    return [
+        f"{layer.name} {layer.netopt_integer_refusal}"
+        for layer in _flat(model)
+        if getattr(layer, "netopt_integer_refusal", None)
+    ]
+
+
 def quantization_risks(model: keras.Model) -> list[str]:
     """Names what in a network loses accuracy in 8 bits or fewer, a line a cause, worst first.
 

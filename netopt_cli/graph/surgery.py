@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from netopt_cli.errors import ArchError, InputError, did_you_mean
-from netopt_cli.graph.channels import CallNote, ChannelGraph, read_channels
+from netopt_cli.graph.channels import CallNote, ChannelGraph, read_channels, weights_by_path
 from netopt_cli.graph.labels import Ids, Labels
 from netopt_cli.graph.rebuild import plain_copy, rebuild
 from netopt_cli.graph.rule_call import Arguments
@@ -51,6 +51,24 @@ def remove(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.M
         if new_layer is not layer and isinstance(layer, keras.Layer):
             _fill(new_layer, [cut.sliced(variable) for variable in layer.weights])
     return smaller
+
+
+def kept_indices(
+    model: keras.Model, graph: ChannelGraph, removed: Removed
+) -> dict[str, tuple[np.ndarray | None, ...]]:
+    """Returns path of each weight -> what `remove` keeps of each of its axes, None for all of it.
+
+    Raises:
+        InputError: As `remove`.
+    """
+    cut = _Cut(model, graph, removed)
+    return {
+        path: tuple(
+            None if kept is None or kept.all() else np.flatnonzero(kept)
+            for kept in cut.kept_of_axes(variable)
+        )
+        for path, variable in weights_by_path(model).items()
+    }
 
 
 def masked(model: keras.Model, graph: ChannelGraph, removed: Removed) -> keras.Model:
@@ -185,12 +203,13 @@ class _Cut:
 
     def kept_of_weights(self, layer: keras.Layer) -> list[list[np.ndarray | None]]:
         """Returns for each weight of a layer what stays of each of its axes."""
+        return [self.kept_of_axes(variable) for variable in layer.weights]
+
+    def kept_of_axes(self, variable: keras.Variable) -> list[np.ndarray | None]:
+        """Returns what stays of each axis of a weight; [] where no rule speaks of it."""
         return [
-            [
-                None if axis is None else self.kept(axis.ids)
-                for axis in self._graph.notes.weights.get(id(variable), ())
-            ]
-            for variable in layer.weights
+            None if axis is None else self.kept(axis.ids)
+            for axis in self._graph.notes.weights.get(id(variable), ())
         ]
 
     def sliced(self, variable: keras.Variable) -> np.ndarray:

@@ -14,6 +14,7 @@ from netopt_cli.errors import InputError
 from netopt_cli.graph.fake_quant import calibrate, freeze
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.quant_rewrite import fake_quantized
+from netopt_cli.graph.quantization_risks import without_integer_form
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -86,6 +87,9 @@ class Qat:
         preflight.refuse_after(
             "fake quantization", "the network is rounded already; keep one of the two"
         )
+        refused = without_integer_form(preflight.network.model)
+        if refused:
+            raise InputError(f"opt: '{preflight.stage}' cannot make an int8 file: {refused[0]}")
         network, _ = self._rewritten(preflight.network)
         return network
 

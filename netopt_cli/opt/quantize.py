@@ -9,7 +9,11 @@ from pydantic import Field
 
 from netopt_cli.contracts import Context, ExportRecipe, Network, Preflight
 from netopt_cli.errors import InputError
-from netopt_cli.graph.quantization_risks import loops, quantization_risks
+from netopt_cli.graph.quantization_risks import (
+    loops,
+    quantization_risks,
+    without_integer_form,
+)
 from netopt_cli.graph.schemes import ARITHMETIC, WEIGHT_BITS, kept_float, weight_bits
 
 _TOLD_RISKS = 2
@@ -74,6 +78,12 @@ class Quantize:
                 f"opt: '{preflight.stage}' cannot export scheme={self.scheme}: {looping[0]} runs "
                 "as a loop, which cannot be calibrated. Build the layer with unroll=True, or use "
                 "scheme=dynamic"
+            )
+        refused = without_integer_form(preflight.network.model)
+        if refused and self._is_integer:
+            raise InputError(
+                f"opt: '{preflight.stage}' cannot export scheme={self.scheme}: {refused[0]}. Use "
+                "scheme=weight_int8 or scheme=float16"
             )
         return replace(
             preflight.network,

@@ -1,0 +1,72 @@
+"""Training with residual branches left out at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import keras
+from pydantic import Field
+
+from netopt_cli.contracts import Context, Network, Preflight
+from netopt_cli.errors import InputError
+from netopt_cli.graph.residual import ResidualBlock, residual_blocks
+from netopt_cli.graph.stochastic_depth import with_drops, without_drops
+
+
+@dataclass(frozen=True)
+class StochasticDepth:
+    """Regularizes a residual network: blocks are left out at random in training (Huang et al.,
+    2016).
+
+    Each sample draws for itself, and branches that stay are divided by their probability, so that
+    the network at inference is the whole one, unscaled: the layers that drop are taken out after
+    the training and the exported file knows nothing of them. Blocks with an identity branch count.
+
+    Attributes:
+        survival: Probability that the last block stays; it falls linearly from 1 at the input.
+        start: `scratch` from new weights, `current` from those there are; `auto` is `scratch` for
+            the first stage.
+        epochs: Epochs of the stage; None is `train.epochs`.
+        learning_rate: Peak of the stage's schedule; None is that of `train`.
+    """
+
+    survival: Annotated[float, Field(gt=0, le=1)] = 0.8
+    start: Literal["auto", "scratch", "current"] = "auto"
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    def __call__(self, network: Network, context: Context) -> Network:
+        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
+        model = context.fresh().model if restart else network.model
+        blocks = _blocks(model)
+        share = (1.0 - self.survival) / len(blocks)
+        survivals = [1.0 - number * share for number in range(1, len(blocks) + 1)]
+        for block, survival in zip(blocks, survivals, strict=True):
+            context.note(f"{block.add.name}: its branch stays with probability {survival:.2f}")
+        trained = context.fit(
+            replace(network, model=with_drops(model, blocks, survivals)),
+            epochs=self.epochs or context.epochs,
+            learning_rate=self.learning_rate,
+            restart=restart,
+        )
+        return replace(trained, model=without_drops(trained.model))
+
+    def plan(self, preflight: Preflight) -> Network:
+        if self.start == "scratch" and not preflight.is_first:
+            raise InputError(
+                f"opt.{preflight.stage}.start=scratch would throw away what the stages before it "
+                f"made: put it first, or use opt.{preflight.stage}.start=current"
+            )
+        _blocks(preflight.network.model)
+        return preflight.network
+
+
+def _blocks(model: keras.Model) -> list[ResidualBlock]:
+    blocks = residual_blocks(model)
+    if not blocks:
+        raise InputError(
+            f"opt.stochastic_depth needs residual blocks whose shortcut is the identity; the model "
+            f"'{model.name}' has none. arch=resnet and arch=mobilenet have some"
+        )
+    return blocks
