@@ -205,7 +205,7 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PRESETS_OF_A_FILE = ("tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp")
-PRESET_NEEDS = dict.fromkeys(PRESETS_OF_A_FILE, ["data.path=digits.npz"])
+PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import keras
 import numpy as np
@@ -13,9 +13,13 @@ from pydantic import Field
 
 from netopt_cli.contracts import ArchBuilder, Context, Network, Preflight
 from netopt_cli.errors import InputError
+from netopt_cli.graph.batch_mixing import mixing
 from netopt_cli.graph.logit_bias import best_offsets, output_bias, recall
 from netopt_cli.graph.teaching import Combine, Lesson, Method
 from netopt_cli.graph.transfer_set import transfer_set
+
+if TYPE_CHECKING:
+    from netopt_cli.dataset import Dataset
 
 _BATCH = 500
 
@@ -52,8 +56,13 @@ class Distill:
         logits_weight: Of the loss on the logits.
         feature_weight: Of the loss on the features; None is that of the method's paper.
         others_weight: Of `dkd`: what the classes that are not the true one count.
+        mixup: Parameter of the Beta distribution that pairs of samples are mixed with, which the
+            teachers then speak of: few samples become many (Beyer et al., 2022); 0 is off. The
+            control trains on the samples as they are.
         samples_per_class: The student learns from so many samples of each class; None is all.
         missing_classes: Classes of which the student sees no sample.
+        augment: Whether the student's samples are augmented as the teacher's are (`data.augment`);
+            those of the control are treated alike.
         unlabeled: The student's samples have no labels: `student_loss_weight` counts as 0.
         calibrate_bias: Sets the bias of the missing classes on the validation split, after the
             training, so that most of its samples are classified right.
@@ -78,8 +87,10 @@ class Distill:
     logits_weight: NotNegative = 1.0
     feature_weight: Positive | None = None
     others_weight: NotNegative = 8.0
+    mixup: NotNegative = 0.0
     samples_per_class: Annotated[int, Field(ge=1)] | None = None
     missing_classes: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    augment: bool = True
     unlabeled: bool = False
     calibrate_bias: bool = False
     keep_teacher: bool = False
@@ -192,23 +203,31 @@ class Distill:
         pairs = self._lesson.pairs(network.model, teachers[0], where="opt.distill.layers")
         for pair in pairs:
             context.note(str(pair))
-        data = None
+        data = self._transfer_set(context)
+        mixed = [mixing(self.mixup, cutmix=0.0)] if self.mixup else []
+        return context.fit(
+            network,
+            epochs=context.epochs if self.epochs is None else self.epochs,
+            learning_rate=self.learning_rate,
+            modifiers=[*mixed, self._lesson.modifier(teachers, pairs)],
+            restart=restart,
+            data=data,
+        )
+
+    def _transfer_set(self, context: Context) -> Dataset | None:
+        """What the student learns from, where that is not the run's data."""
+        data = context.data
         if self.samples_per_class is not None or self.missing_classes:
             data = transfer_set(
-                context.data,
+                data,
                 samples_per_class=self.samples_per_class,
                 missing_classes=self.missing_classes,
                 seed=context.seed,
             )
             context.note(f"the student learns from {len(data.train):,} samples")
-        return context.fit(
-            network,
-            epochs=context.epochs if self.epochs is None else self.epochs,
-            learning_rate=self.learning_rate,
-            modifiers=[self._lesson.modifier(teachers, pairs)],
-            restart=restart,
-            data=data,
-        )
+        if not self.augment and data.augment is not None:
+            data = replace(data, augment=None)
+        return None if data is context.data else data
 
     def _set_bias(self, model: keras.Model, context: Context) -> None:
         data = context.data
