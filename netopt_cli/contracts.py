@@ -153,11 +153,13 @@ class ExitPolicy:
             `confidence`: 1 - its largest probability; `patience`: minus the number of exits in a
             row before it that predicted the same class.
         max_drop: Points of validation accuracy that may be lost against the final logits.
+        margin: Standard errors of the loss that must fit below `max_drop` besides it.
         target_cost: Mean multiply-accumulates, as a fraction of those of all segments.
     """
 
     rule: Literal["entropy", "confidence", "patience"] = "entropy"
     max_drop: float | None = 0.5
+    margin: float = 1.0
     target_cost: float | None = None
 
 

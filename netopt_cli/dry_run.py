@@ -24,6 +24,7 @@ from netopt_cli.graph.kernels import kernels
 from netopt_cli.measure.exports import contents_of, export_as
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.measurement import export_network, gzip_size
+from netopt_cli.measure.segments import export_exits
 from netopt_cli.planning import outlooks, require_epochs
 from netopt_cli.tables import bytes_text, count_text, fitted
 
@@ -187,6 +188,9 @@ class _Prediction:
             self.report.problems.append(Problem(where, str(error)))
 
     def _export(self, found: Forecast, network: Network) -> None:
+        if network.exits is not None:
+            self._export_segments(found, network)
+            return
         graph, content = export_network(network, self.data, self.seed)
         found.macs = count_macs(graph.traced.graph).total
         found.scheme = network.recipe.scheme
@@ -201,6 +205,19 @@ class _Prediction:
                 export.write(path)
                 found.further_bytes[format_] = sum(map(len, contents_of(path)))
             found.notes += export.notes
+
+    def _export_segments(self, found: Forecast, network: Network) -> None:
+        parts = export_exits(network, self.data, self.seed).segments
+        found.scheme = network.recipe.scheme
+        found.size_bytes = sum(len(part.content) for part in parts)
+        found.size_gzip_bytes = sum(gzip_size(part.content) for part in parts)
+        found.size_packed_bytes = sum(len(pack(part.content)) for part in parts)
+        counts = [count_macs(part.graph.traced.graph).total for part in parts]
+        if None not in counts:
+            found.macs = sum(count for count in counts if count is not None)
+        found.notes.append(
+            f"{len(parts)} segments; MACs are those of a sample that goes to the end"
+        )
 
 
 def _fill_zero_vectors(model: keras.Model) -> None:

@@ -85,7 +85,7 @@ def markdown(rows: list[Row]) -> str:
         f"test split. Latencies are wall times of its first {rows[-1]['timed_samples']} samples "
         "in their order, batch 1, one by one through the exported segments: inputs, decisions and "
         "hand-over included. The network without exits, one file, ran in turns with them through "
-        "the same loop. Each sample was timed three times, and the median counts.\n"
+        "the same loop. Each sample was timed five times, and the least counts.\n"
     )
 
 

@@ -304,6 +304,12 @@ class Pipeline:
             self.record.save_file(trainer.label, export.whole.content, "without_exits.tflite"),
         )
         measurement, ways = measure_exits(network, export, files, self.data, self.target.timing)
+        chosen = measurement.details
+        trainer.note(
+            f"thresholds from validation: {chosen['validation_accuracy']:.2%} right, "
+            f"{chosen['validation_accuracy_final']:.2%} without leaving early, for "
+            f"{chosen['validation_cost']:.1%} of the multiply-accumulates"
+        )
         self._add_row(row, measurement, trainer)
         self.record.add_exits([{"stage": row["stage"], "seed": self.seed} | way for way in ways])
         if self._formats:

@@ -6,7 +6,7 @@ No TensorFlow is imported here: the probe times segments in a process without it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,8 @@ def choose_thresholds(
 
     From "nobody leaves early" on, the one threshold is raised to its next quantile that saves most
     for each sample that it makes wrong: until no step is left that `max_drop` allows, or until
-    `target_cost` is reached.
+    `target_cost` is reached. The standard error of what is lost is that of a difference of paired
+    samples: the root of the number of those that only one of policy and final logits gets right.
 
     Args:
         uncertain: float (exits, n), on validation samples.
@@ -94,44 +95,54 @@ def choose_thresholds(
     """
     exits, samples = uncertain.shape
     grids = [_grid(row) for row in uncertain]
-    chosen = [0] * exits
     everyone = np.arange(samples)
 
-    def outcome(places: list[int]) -> tuple[float, float]:
+    def outcome(places: list[int]) -> _Outcome:
         thresholds = np.array([grid[place] for grid, place in zip(grids, places, strict=True)])
         left = left_at(uncertain, thresholds)
-        return float(correct[left, everyone].mean()), float(costs[left].mean() / costs[-1])
+        right = correct[left, everyone]
+        error = math.sqrt(np.count_nonzero(right != correct[-1])) / samples
+        return _Outcome(
+            places,
+            accuracy=float(right.mean()),
+            least_accuracy=float(right.mean()) - policy.margin * error,
+            cost=float(costs[left].mean() / costs[-1]),
+        )
 
-    def steps(cost: float) -> Iterator[tuple[list[int], float, float]]:
-        """For each exit the next threshold that saves something, and what comes of it."""
+    def steps(now: _Outcome) -> Iterator[_Outcome]:
+        """For each exit the next threshold that saves something."""
         for exit_ in range(exits):
-            for place in range(chosen[exit_] + 1, len(grids[exit_])):
-                places = [*chosen[:exit_], place, *chosen[exit_ + 1 :]]
-                accuracy, reached = outcome(places)
-                if reached < cost:
-                    yield places, accuracy, reached
+            for place in range(now.places[exit_] + 1, len(grids[exit_])):
+                then = outcome([*now.places[:exit_], place, *now.places[exit_ + 1 :]])
+                if then.cost < now.cost:
+                    yield then
                     break
 
-    accuracy, cost = final_accuracy, _ = outcome(chosen)
-    least = -math.inf if policy.max_drop is None else final_accuracy - policy.max_drop / 100
+    now = start = outcome([0] * exits)
+    least = -math.inf if policy.max_drop is None else start.accuracy - policy.max_drop / 100
     target = policy.target_cost or 0.0
-    while cost > target:
-        allowed = [step for step in steps(cost) if step[1] >= least - 1e-9]
+    while now.cost > target:
+        allowed = [then for then in steps(now) if then.least_accuracy >= least - 1e-9]
         if not allowed:
             break
-        chosen, accuracy, cost = max(allowed, key=_worth(accuracy, cost))
-    thresholds = np.array([grid[place] for grid, place in zip(grids, chosen, strict=True)])
-    return Choice(thresholds, accuracy, final_accuracy, cost)
+        now = max(allowed, key=now.worth)
+    thresholds = np.array([grid[place] for grid, place in zip(grids, now.places, strict=True)])
+    return Choice(thresholds, now.accuracy, start.accuracy, now.cost)
 
 
-def _worth(accuracy: float, cost: float) -> Callable[[tuple[list[int], float, float]], tuple]:
-    """Steps that lose nothing come first, then those that save most for what they lose."""
+@dataclass(frozen=True)
+class _Outcome:
+    """What thresholds, by their places in the grids, do."""
 
-    def worth(step: tuple[list[int], float, float]) -> tuple[bool, float]:
-        lost, saved = accuracy - step[1], cost - step[2]
+    places: list[int]
+    accuracy: float
+    least_accuracy: float
+    cost: float
+
+    def worth(self, then: _Outcome) -> tuple[bool, float]:
+        """Steps that lose nothing come first, then those that save most for what they lose."""
+        lost, saved = self.accuracy - then.accuracy, self.cost - then.cost
         return lost <= 0, saved if lost <= 0 else saved / lost
-
-    return worth
 
 
 def _grid(values: np.ndarray) -> list[float]:
@@ -144,13 +155,24 @@ def _grid(values: np.ndarray) -> list[float]:
 
 
 def _entropy(logits: np.ndarray) -> float:
-    """Of the softmax, in nats. Written for one small vector: it is timed with the segments."""
-    shifted = logits - np.maximum.reduce(logits)
-    shares = np.exp(shifted)
-    total = float(np.add.reduce(shares))
-    return math.log(total) - float(shares.dot(shifted)) / total
+    """Of the softmax, in nats.
+
+    Plain Python: on ten classes it takes 1.7 µs, a third of NumPy's time, and a small segment takes
+    twenty.
+    """
+    values = logits.tolist()
+    largest = max(values)
+    total = moment = 0.0
+    for value in values:
+        shifted = value - largest
+        share = math.exp(shifted)
+        total += share
+        moment += share * shifted
+    return math.log(total) - moment / total
 
 
 def _doubt(logits: np.ndarray) -> float:
-    """1 - the largest probability of the softmax."""
-    return 1.0 - 1.0 / float(np.add.reduce(np.exp(logits - np.maximum.reduce(logits))))
+    """1 - the largest probability of the softmax; see `_entropy`."""
+    values = logits.tolist()
+    largest = max(values)
+    return 1.0 - 1.0 / sum([math.exp(value - largest) for value in values])

@@ -20,7 +20,7 @@ from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
 from netopt_cli.graph.exits import segments, without_exits
-from netopt_cli.measure.exit_policy import choose_thresholds, left_at, uncertainties
+from netopt_cli.measure.exit_policy import NEVER, choose_thresholds, left_at, uncertainties
 from netopt_cli.measure.exit_probe import ExitFiles, probe_exits
 from netopt_cli.measure.file_weights import read_file_weights, sparsity
 from netopt_cli.measure.macs import count_macs
@@ -231,6 +231,7 @@ def measure_exits(
     exit_rows = []
     for number, part in enumerate(export.segments):
         is_last = number == len(export.segments) - 1
+        has_no_threshold = is_last or choice.thresholds[number] == NEVER
         leaves, is_timed = left == number, timed.left_at == number
         exit_rows.append(
             _row(
@@ -239,7 +240,7 @@ def measure_exits(
                 macs=costs[[number]],
                 latency_ms=timed.latency_ms[is_timed],
                 size_bytes=len(part.content),
-                threshold=None if is_last else float(choice.thresholds[number]),
+                threshold=None if has_no_threshold else float(choice.thresholds[number]),
                 share=float(leaves.mean()),
             )
         )

@@ -56,6 +56,8 @@ class EarlyExit:
         policy: What decides: `entropy`, `confidence` or `patience` (Zhou et al., 2020), see
             `contracts.ExitPolicy`.
         max_drop: Points of validation accuracy that leaving early may cost.
+        margin: Standard errors of that cost, as the validation split tells it, that must fit below
+            `max_drop` besides: thresholds that look best on few samples keep less elsewhere.
         target_cost: In place of `max_drop`: mean multiply-accumulates, as a fraction of all.
         epochs: Epochs of the stage.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
@@ -72,6 +74,7 @@ class EarlyExit:
     temperature: Annotated[float, Field(gt=0)] = 3.0
     policy: Literal["entropy", "confidence", "patience"] = "entropy"
     max_drop: Annotated[float, Field(ge=0)] | None = 0.5
+    margin: Annotated[float, Field(ge=0)] = 1.0
     target_cost: Annotated[float, Field(gt=0, le=1)] | None = None
     epochs: Count = 5
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -116,7 +119,7 @@ class EarlyExit:
             network,
             model=attach_exits(network.model, places, self._head(network.model.output_shape[-1])),
             keeps=(*network.keeps, losses),
-            exits=ExitPolicy(self.policy, self.max_drop, self.target_cost),
+            exits=ExitPolicy(self.policy, self.max_drop, self.margin, self.target_cost),
         )
 
     def _places(self, model: keras.Model) -> list[str]:

@@ -87,6 +87,12 @@ class Qat:
         preflight.refuse_after(
             "fake quantization", "the network is rounded already; keep one of the two"
         )
+        if preflight.network.exits is not None:
+            raise InputError(
+                f"opt: '{preflight.stage}' cannot train a network with early exits: the range of "
+                "what one segment hands over would be lost in the next. Use quantize, which "
+                "calibrates both"
+            )
         refused = without_integer_form(preflight.network.model)
         if refused:
             raise InputError(f"opt: '{preflight.stage}' cannot make an int8 file: {refused[0]}")
