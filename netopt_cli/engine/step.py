@@ -75,9 +75,10 @@ def compile_steps(
         for index in tf.range(start, start + count):
             step = first + index
             drawn = feed.draw(handle, index)
+            learning_rate = tf.convert_to_tensor(optimizer.learning_rate)  # The update ends it.
             loss, accuracy = strategy.run(replica_step, args=(drawn, step))
             for proximal in proximals:
-                proximal(optimizer.learning_rate)
+                proximal(learning_rate)
             for constrain in constraints:
                 constrain()
             loss = strategy.reduce("MEAN", loss, axis=None)
