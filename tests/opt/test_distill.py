@@ -18,6 +18,7 @@ from netopt_cli.opt.born_again import BornAgain
 from netopt_cli.opt.distill import Distill
 from netopt_cli.opt.mutual import Mutual
 from netopt_cli.opt.qat import Qat
+from netopt_cli.target import cpu
 
 
 def convolutional(shape: tuple[int, ...], classes: int, filters: int = 4) -> keras.Model:
@@ -69,7 +70,8 @@ def test_projections_are_trained_with_the_student(method: str, bench: Bench) -> 
     student = bench.build(convolutional).model
     lesson = Lesson(method=method, student_loss_weight=0.0, logits_weight=0.0)
     pairs = lesson.pairs(student, teacher, where="layers")
-    modifier = lesson.modifier([teacher], pairs)
+    with cpu.build().strategy.scope():
+        modifier = lesson.modifier([teacher], pairs)
     x, _ = next(bench.data.normalized_batches(bench.data.test, 20))
 
     def loss() -> float:
