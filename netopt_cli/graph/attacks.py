@@ -115,8 +115,9 @@ def ascend(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(moved)
             loss = loss_of(moved)
-        uphill = tf.sign(tape.gradient(loss, moved))
-        return (ball.project(moved + stride * uphill, x),)
+        # A network may round its input, which has no gradient: then there is nowhere to go.
+        gradient = tape.gradient(loss, moved, unconnected_gradients="zero")
+        return (ball.project(moved + stride * tf.sign(gradient), x),)
 
     (moved,) = tf.while_loop(lambda _: True, step, (start,), maximum_iterations=steps)
     return tf.stop_gradient(moved)

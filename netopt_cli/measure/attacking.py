@@ -205,5 +205,5 @@ def _share_without_gradient(model: keras.Model, samples: Samples) -> float:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         loss = cross_entropy_to(model, y)(x)
-    gradient = tape.gradient(loss, x).numpy().reshape(len(samples.y), -1)
-    return float(np.mean(~gradient.any(axis=1)))
+    gradient = tape.gradient(loss, x, unconnected_gradients="zero").numpy()
+    return float(np.mean(~gradient.reshape(len(gradient), -1).any(axis=1)))

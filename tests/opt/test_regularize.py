@@ -15,7 +15,7 @@ from netopt_cli.graph.averaging import moving_average, stochastic_average
 from netopt_cli.graph.batch_mixing import mixing
 from netopt_cli.graph.gradients import task_loss
 from netopt_cli.graph.kernels import kernels
-from netopt_cli.graph.penalties import zero_units
+from netopt_cli.graph.penalties import group_lasso, zero_units
 from netopt_cli.measure.calibration import expected_calibration_error
 from netopt_cli.opt.prune import Prune
 from netopt_cli.opt.regularize import Regularize
@@ -74,17 +74,35 @@ def test_units_at_zero_stay_there_in_later_training(bench: Bench) -> None:
     assert zero_units(network.model) == before
 
 
-def test_group_lasso_takes_normalization_and_readers_along(bench: Bench) -> None:
-    model = convolutional(normalize=True)
-    network = apply(Regularize(epochs=15, group_lasso=0.8, start="current"), Network(model), bench)
-    kernel, bias = model.get_layer("conv_1").get_weights()
-    gamma, beta, *_ = model.get_layer("bn").get_weights()
-    reader = model.get_layer("conv_2").get_weights()[0]
-    dead = ~kernel.any(axis=(0, 1, 2))
-    assert dead.any() and not dead.all()
-    assert not gamma[dead].any() and not beta[dead].any() and not bias[dead].any()
-    assert not reader[:, :, dead].any()
-    assert network.model is model
+def test_a_proximal_step_shrinks_units_with_normalization_and_readers() -> None:
+    """‖w‖ of a unit falls by rate · factor · √n, and to exactly zero where it is less than that."""
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(6, name="hidden")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    hidden, norm, logits = (model.get_layer(name) for name in ("hidden", "bn", "logits"))
+
+    def units() -> np.ndarray:
+        """(6, 11): all that belongs to each unit."""
+        parts = [hidden.kernel.numpy().T, logits.kernel.numpy()]
+        parts += [v.numpy()[:, None] for v in (hidden.bias, norm.gamma, norm.beta)]
+        return np.concatenate(parts, axis=1)
+
+    for variable in (hidden.kernel, norm.gamma):  # Units 0 and 1 are small ones.
+        variable.assign(variable * np.float32([0.01, 0.02, 1, 1, 1, 1]))
+    logits.kernel.assign(logits.kernel * np.float32([[0.01], [0.02], [1], [1], [1], [1]]))
+    before = units()
+    step = group_lasso(model, factor=0.5).proximal
+    assert step is not None
+    step(tf.constant(0.1))
+    after = units()
+    lengths = np.linalg.norm(before, axis=1)
+    expected = np.maximum(0, lengths - 0.1 * 0.5 * np.sqrt(11))
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), expected, atol=1e-6)
+    np.testing.assert_array_equal(after[:2], 0)
+    np.testing.assert_allclose(after, before * (expected / lengths)[:, None], atol=1e-6)
+    assert norm.moving_variance.numpy().all(), "statistics are no weights"
+    assert zero_units(model) == {"hidden": (2, 6)}
 
 
 def test_orthogonal_brings_the_columns_to_right_angles(bench: Bench) -> None:
