@@ -95,7 +95,8 @@ def saved_and_loaded(model: keras.Model, folder: Path) -> keras.Model:
 @pytest.mark.parametrize("name", [name for name in choices("opt") if name != "none"])
 def test_opt(name: str, tmp_path: Path) -> None:
     tiny = [*TINY_CNN, *TINY[2:]] if name in NEEDS_CONVOLUTIONS else TINY
-    cfg = compose([f"opt={name}", *tiny, *opt_needs(name)])
+    arch = ["arch=rnn", "arch.units=[8]", *TINY[2:]] if name == "adaptive_time" else tiny
+    cfg = compose([f"opt={name}", *arch, *opt_needs(name)])
     result = experiment.run(
         cfg, tmp_path, allow=(), command=["test"], messages=Console(quiet=True), quiet=True
     )
@@ -111,6 +112,8 @@ def opt_needs(name: str) -> list[str]:
     """Shortens the stages that have epochs of their own."""
     node = OmegaConf.load(catalog.find("opt", name, FOLDERS))
     overrides = [f"opt.{name}.epochs=1"] if "epochs" in node else []
+    if name == "early_exit":
+        overrides += ["arch.hidden=[8,8]"]  # An exit after the first.
     if name == "share":
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
     if "teacher_epochs" in node:
@@ -204,7 +207,9 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(target, Target) and target.name == name
 
 
-PRESETS_OF_A_FILE = ("tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp")
+PRESETS_OF_A_FILE = (
+    "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
+)  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 
 
