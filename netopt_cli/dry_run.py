@@ -211,7 +211,7 @@ class _Prediction:
         found.scheme = network.recipe.scheme
         found.size_bytes = sum(len(part.content) for part in parts)
         found.size_gzip_bytes = sum(gzip_size(part.content) for part in parts)
-        found.size_packed_bytes = sum(len(pack(part.content)) for part in parts)
+        found.size_packed_bytes = sum(len(part.packed) for part in parts)
         counts = [count_macs(part.graph.traced.graph).total for part in parts]
         if None not in counts:
             found.macs = sum(count for count in counts if count is not None)

@@ -303,6 +303,8 @@ class Pipeline:
             ],
             self.record.save_file(trainer.label, export.whole.content, "without_exits.tflite"),
         )
+        for number, part in enumerate(export.segments, start=1):
+            self.record.save_file(trainer.label, part.packed, f"segment_{number}.packed")
         measurement, ways = measure_exits(network, export, files, self.data, self.target.timing)
         chosen = measurement.details
         trainer.note(

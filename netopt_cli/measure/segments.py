@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Segment:
 
     graph: FrozenGraph
     content: bytes
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The file recoded by `export.packed`."""
+        return pack(self.content)
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def measure_exits(
         RunError: A file cannot be loaded or timed, or the costs of the exits are not known.
     """
     policy = network.exits
-    assert policy is not None
+    assert policy is not None, "without exits there is nothing to choose"
     scheme = network.recipe.scheme
     workers = os.cpu_count() or 1
     runner = SegmentRunner([part.content for part in export.segments], timing, workers)
@@ -180,7 +186,6 @@ def measure_exits(
     whole_accuracy, _ = score(LitertRunner(export.whole.content, timing, workers), data)
     weights = [w for part in export.segments for w in read_file_weights(part.content)]
     layers = layer_rows(network.model, weights)
-    packed = [pack(part.content) for part in export.segments]
     right = own.argmax(-1) == labels
     measurement = Measurement(
         accuracy=float(right.mean()),
@@ -191,7 +196,7 @@ def measure_exits(
         macs=round(float(costs[left].mean())),
         size_bytes=sum(len(part.content) for part in export.segments),
         size_gzip_bytes=sum(gzip_size(part.content) for part in export.segments),
-        size_packed_bytes=sum(map(len, packed)),
+        size_packed_bytes=sum(len(part.packed) for part in export.segments),
         latency_ms_median=float(timed.latency_ms.mean()),
         latency_ms_p90=float(np.percentile(timed.latency_ms, 90)),
         peak_memory_bytes=timed.peak_memory_bytes,
@@ -212,7 +217,7 @@ def measure_exits(
             "device": timing.device,
             "threads": timing.threads,
         },
-        packed=b"".join(packed),
+        packed=b"".join(part.packed for part in export.segments),
     )
     whole_row = _row(
         "without exits",

@@ -24,6 +24,11 @@ from netopt_cli.graph.exits import (
 
 Count = Annotated[int, Field(ge=1)]
 
+_POOLING = {
+    1: keras.layers.MaxPooling1D, 2: keras.layers.MaxPooling2D, 3: keras.layers.MaxPooling3D,
+}  # fmt: skip
+_CONVOLUTION = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
+
 
 @dataclass(frozen=True)
 class EarlyExit:
@@ -44,7 +49,7 @@ class EarlyExit:
         every: With `at` None: an exit after each so many blocks; None is one after the first
             block and one in the middle.
         head_side: Side of the feature map (or length of the sequence) that a head looks at.
-        head_filters: Of the head's 3x3 convolution; 0 leaves it out.
+        head_filters: Of the head's convolution, on a feature map or sequence; 0 leaves it out.
         head_units: Of the head's hidden dense layer; 0 leaves it out.
         training: `joint` trains network and exits by the sum of their losses; `separate` leaves the
             network as it is and trains the heads alone.
@@ -158,10 +163,9 @@ class EarlyExit:
             sides = x.shape[1:-1]
             if any(side > self.head_side for side in sides):
                 window = tuple(-(-side // self.head_side) for side in sides)
-                pool = {1: keras.layers.MaxPooling1D, 2: keras.layers.MaxPooling2D}[len(sides)]
-                x = pool(window, padding="same", name=f"{name}_pool")(x)
-            if self.head_filters and len(sides) == 2:
-                x = keras.layers.Conv2D(
+                x = _POOLING[len(sides)](window, padding="same", name=f"{name}_pool")(x)
+            if self.head_filters and sides:
+                x = _CONVOLUTION[len(sides)](
                     self.head_filters, 3, padding="same", activation="relu", name=f"{name}_conv"
                 )(x)
             if sides:

@@ -137,3 +137,15 @@ def test_a_dry_run_tells_the_segments_and_an_unknown_layer(netopt: CommandLine) 
     assert done.returncode == 0 and "2 segments" in done.stdout + done.stderr
     done = netopt("train", "arch=mlp", "opt=early_exit", "opt.early_exit.at=[pool]")
     assert done.returncode == 2 and "'pool' is no layer of the network" in done.stderr
+
+
+def test_heads_fit_what_they_look_at(bench: Bench) -> None:
+    inputs = keras.Input((12, 3))
+    x = keras.layers.Conv1D(4, 3, name="conv")(inputs)
+    x = keras.layers.Flatten()(keras.layers.Conv1D(4, 3)(x))
+    network = Network(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    stage = EarlyExit(at=("conv",), head_side=3, head_filters=5, head_units=7)
+    model = stage.plan(preflight(bench, network)).model
+    assert model.get_layer("exit_1_conv").output.shape == (None, 3, 5)
+    assert model.get_layer("exit_1_dense").units == 7
+    assert [output.shape for output in model.outputs] == [(None, 3), (None, 3)]
