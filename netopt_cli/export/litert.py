@@ -55,6 +55,10 @@ def freeze(model: keras.Model) -> FrozenGraph:
     return FrozenGraph(model, traced, convert_variables_to_constants_v2(traced))
 
 
+def has_control_flow(graph: FrozenGraph) -> bool:
+    return any(op.type in _CONTROL_FLOW for op in graph.traced.graph.get_operations())
+
+
 def to_litert(
     graph: FrozenGraph, recipe: ExportRecipe, calibration: Iterator[np.ndarray] | None = None
 ) -> bytes:

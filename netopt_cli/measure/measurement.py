@@ -16,7 +16,7 @@ import numpy as np
 
 from netopt_cli.contracts import ExportRecipe, Network, Scheme, Timing
 from netopt_cli.dataset import Dataset
-from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
+from netopt_cli.export.litert import FrozenGraph, freeze, has_control_flow, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
 from netopt_cli.graph.quantizers import quantized_weights
@@ -115,7 +115,7 @@ def measure(
     content = file.read_bytes()
     runner = LitertRunner(content, timing, workers or os.cpu_count() or 1)
     parity = compare(network, data, runner, network.recipe.scheme)
-    timed = probe(file, timing)
+    timed = probe(file, timing, samples=_timed_samples(graph, data))
     accuracy, loss = score(runner, data)
     weights = read_file_weights(content)
     layers = layer_rows(network.model, weights)
@@ -147,11 +147,20 @@ def measure(
             "runtime": f"ai-edge-litert {version('ai-edge-litert')}",
             "device": timing.device,
             "threads": timing.threads,
+            "latency_ms_mean": timed.latency_ms_mean,
             "warmup_runs": timed.warmup_runs,
             "timed_runs": timed.timed_runs,
         },
         packed=packed,
     )
+
+
+def _timed_samples(graph: FrozenGraph, data: Dataset) -> np.ndarray | None:
+    """Samples to time a file on whose time depends on them: it has branches or loops. They are of
+    the validation split, in its order."""
+    if not has_control_flow(graph):
+        return None
+    return next(data.normalized_batches(data.validation, _BATCH))[0]
 
 
 def gzip_size(content: bytes) -> int:

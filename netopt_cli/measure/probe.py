@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Probe:
     Attributes:
         latency_ms_median: Of one inference at batch 1, without copying the input and the output.
         latency_ms_p90: Its 90th percentile.
+        latency_ms_mean: Its mean.
         peak_memory_bytes: From just before the file is loaded to the peak of the resident memory:
             weights, activations, and what the runtime touches of itself.
         warmup_runs: Inferences before the timed ones; fewer than asked for when they take long.
@@ -54,20 +56,37 @@ class Probe:
 
     latency_ms_median: float
     latency_ms_p90: float
+    latency_ms_mean: float
     peak_memory_bytes: int
     warmup_runs: int
     timed_runs: int
 
 
-def probe(file: Path, timing: Timing, format_: Format = "litert") -> Probe:
+def probe(
+    file: Path, timing: Timing, format_: Format = "litert", samples: np.ndarray | None = None
+) -> Probe:
     """Measures `file`, or the directory of a SavedModel, in a new process.
+
+    Args:
+        samples: Of `litert` alone: float32 (n, *shape), timed in turn, for a file whose time
+            depends on its input; None times one sample of noise.
 
     Raises:
         RunError: The process failed or took more than five minutes.
     """
+    with TemporaryDirectory() as folder:
+        options = []
+        if samples is not None:
+            path = Path(folder) / "samples.npy"
+            np.save(path, samples)
+            options = ["--samples", str(path)]
+        return _in_a_process(file, timing, format_, options)
+
+
+def _in_a_process(file: Path, timing: Timing, format_: Format, options: list[str]) -> Probe:
     package_parent = Path(__file__).parents[2]
     command = [sys.executable, "-m", "netopt_cli.measure.probe", str(file.resolve())]
-    command += ["--format", format_]
+    command += ["--format", format_, *options]
     for name, value in asdict(timing).items():
         command += [f"--{name}", str(value)]
     try:
@@ -92,27 +111,34 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m netopt_cli.measure.probe")
     parser.add_argument("file", type=Path)
     parser.add_argument("--format", choices=FORMATS, default="litert")
+    parser.add_argument("--samples", type=Path)
     parser.add_argument("--device", default=Timing.device)
     parser.add_argument("--threads", type=int, default=Timing.threads)
     parser.add_argument("--warmup_runs", type=int, default=Timing.warmup_runs)
     parser.add_argument("--timed_runs", type=int, default=Timing.timed_runs)
     options = vars(parser.parse_args(arguments))
-    file, format_ = options.pop("file"), options.pop("format")
-    print(json.dumps(asdict(_measure(file, Timing(**options), format_))))
+    file, format_, samples = options.pop("file"), options.pop("format"), options.pop("samples")
+    print(json.dumps(asdict(_measure(file, Timing(**options), format_, samples))))
 
 
-def _measure(file: Path, timing: Timing, format_: Format = "litert") -> Probe:
+def _measure(
+    file: Path, timing: Timing, format_: Format = "litert", samples: Path | None = None
+) -> Probe:
     # Before memory is looked at: both load modules.
     runtime = importlib.import_module(_RUNTIMES[format_])
     random = np.random.default_rng(0)
     before = start_of_peak()
-    infer = runtime.prepare(file, timing, random)
+    if samples is None:
+        infer = runtime.prepare(file, timing, random)
+    else:
+        infer = runtime.prepare_samples(file, timing, np.load(samples, allow_pickle=False))
     warmup = _time_runs(infer, timing.warmup_runs, _LEAST_WARMUP_RUNS, _WARMUP_S)
     timed = _time_runs(infer, timing.timed_runs, _LEAST_TIMED_RUNS, _TIMED_S)
     peak = peak_resident_bytes()
     return Probe(
         latency_ms_median=float(np.median(timed)),
         latency_ms_p90=float(np.percentile(timed, 90)),
+        latency_ms_mean=float(np.mean(timed)),
         peak_memory_bytes=max(0, peak - before),
         warmup_runs=len(warmup),
         timed_runs=len(timed),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,20 @@ def prepare(file: Path, timing: Timing, random: np.random.Generator) -> Callable
     x = random.standard_normal(tensor["shape"], np.float32)
     interpreter.set_tensor(tensor["index"], quantize(x, tensor))
     return interpreter.invoke
+
+
+def prepare_samples(file: Path, timing: Timing, samples: np.ndarray) -> Callable[[], object]:
+    """Loads a file for timing on samples, float32 (n, *shape): each inference takes the next one,
+    copying it included."""
+    interpreter = open_interpreter(file, timing)
+    (tensor,) = interpreter.get_input_details()
+    turns = cycle(quantize(samples, tensor)[:, np.newaxis])
+
+    def infer() -> None:
+        interpreter.set_tensor(tensor["index"], next(turns))
+        interpreter.invoke()
+
+    return infer
 
 
 def quantize(x: np.ndarray, tensor: dict) -> np.ndarray:
