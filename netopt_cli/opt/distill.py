@@ -54,7 +54,7 @@ class Distill:
         temperature: T, of the softened predictions.
         student_loss_weight: w, the share of the loss on the labels.
         logits_weight: Of the loss on the logits.
-        feature_weight: Of the loss on the features; None is that of the method's paper.
+        feature_weight: Of the loss on the features; None is `graph.teaching.FEATURE_WEIGHTS`.
         others_weight: Of `dkd`: what the classes that are not the true one count.
         mixup: Parameter of the Beta distribution that pairs of samples are mixed with, which the
             teachers then speak of: few samples become many (Beyer et al., 2022); 0 is off. The
