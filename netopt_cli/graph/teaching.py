@@ -27,8 +27,8 @@ FEATURE_WEIGHTS = {
     "similarity": 5.0,
     "contrastive": 0.8,
 }
-"""What the loss on features is multiplied with, unless said otherwise. Not the factors of the papers,
-which belong to sums where `distillation_losses` has means; nor are they tuned."""
+"""What the loss on features is multiplied with, unless said otherwise. Not tuned, and not those of
+the papers, which belong to sums where `distillation_losses` has means."""
 
 _EMBEDDING = 128
 """Width that `contrastive` projects both embeddings to, as in the paper."""
