@@ -339,9 +339,9 @@ class Composer:
             if choice.endswith(f"@{key}")
         ]
         names = alternatives(override)
-        if groups and len(names) == 1 and isinstance(names[0], list) and names[0]:
-            if any(lookup(config, f"{key}s")[0] for config in configs):
-                return self._choose_several(key, groups[0], names[0], configs, given)
+        is_list = len(names) == 1 and isinstance(names[0], list) and bool(names[0])
+        if groups and is_list and any(lookup(config, f"{key}s")[0] for config in configs):
+            return self._choose_several(key, groups[0], names[0], configs, given)
         if not groups or not all(isinstance(name, str) for name in names):
             return []
         value = override.get_value_string()

@@ -66,7 +66,9 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "training": lambda row: f"{row['train_seconds']:.1f} s",
     "compared with": lambda row: row["control"] or "",
 }
-_DISPENSABLE = ("trained", "memory", "params", "gzip", "training", "MACs", "compared with", "packed")
+_DISPENSABLE = (
+    "trained", "memory", "params", "gzip", "training", "MACs", "compared with", "packed",
+)  # fmt: skip
 """What a narrow terminal does without, in this order."""
 
 
