@@ -71,9 +71,9 @@ class Robustness:
         x, y = _in_memory(chosen)
         low, high = raw_range(data)
         unit = ((x - low) / (high - low)).clip(0, 1).astype(np.float32)
-        foreign = self._foreign(unit, data, seed, random)
+        kind, foreign = self._foreign(unit, data, seed, random)
         ball = ball_of(data, self.epsilon)
-        return RobustnessProbe(self, data, seed, ball, (low, high), unit, y, foreign)
+        return RobustnessProbe(self, data, seed, ball, (low, high), unit, y, kind, foreign)
 
     @property
     def pgd_step(self) -> float:
@@ -81,13 +81,13 @@ class Robustness:
 
     def _foreign(
         self, unit: np.ndarray, data: Dataset, seed: int, random: np.random.Generator
-    ) -> np.ndarray:
-        """As many samples of another kind, in [0, 1]."""
+    ) -> tuple[str, np.ndarray]:
+        """What the foreign samples are, and as many of them at most, in [0, 1]."""
         if self.out_of_distribution == "noise":
-            return random.random(unit.shape, np.float32)
+            return "noise", random.random(unit.shape, np.float32)
         if self.out_of_distribution == "permuted":
             flat = unit.reshape(len(unit), -1)
-            return flat[:, random.permutation(flat.shape[1])].reshape(unit.shape)
+            return "permuted", flat[:, random.permutation(flat.shape[1])].reshape(unit.shape)
         assert callable(self.out_of_distribution)
         other = self.out_of_distribution(seed=seed)
         if other.shape != data.shape:
@@ -97,7 +97,7 @@ class Robustness:
             )
         x, _ = _in_memory(other.test.take(np.arange(min(len(unit), len(other.test)))))
         low, high = raw_range(other)
-        return ((x - low) / (high - low)).clip(0, 1).astype(np.float32)
+        return other.name, ((x - low) / (high - low)).clip(0, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class RobustnessProbe:
     Attributes:
         unit: float32 (n, *shape), the samples in [0, 1].
         labels: (n,).
-        foreign: Like unit, of another kind.
+        foreign: (m, *shape), of another kind, also in [0, 1].
     """
 
     settings: Robustness
@@ -156,6 +156,7 @@ class RobustnessProbe:
     raw_range: tuple[float, float]
     unit: np.ndarray
     labels: np.ndarray
+    foreign_kind: str
     foreign: np.ndarray
 
     def __call__(self, network: Network, runner: Runner) -> RobustnessMeasurement:
@@ -184,7 +185,6 @@ class RobustnessProbe:
         logits = _logits(runner, samples.x)
         foreign = _logits(runner, self._normalized(self.foreign))
         corrupted = dict(self._corrupted(runner)) if settings.corruptions else {}
-        other = settings.out_of_distribution
         return RobustnessMeasurement(
             clean=self._accuracy(logits),
             fgsm=self._accuracy(_logits(runner, fgsm.x)),
@@ -202,7 +202,7 @@ class RobustnessProbe:
             step_size=settings.pgd_step,
             restarts=settings.restarts,
             samples=len(self.labels),
-            out_of_distribution=other if isinstance(other, str) else "other data",
+            out_of_distribution=self.foreign_kind,
             sound=all(check.passed for check in checks),
             checks=checks,
             details={

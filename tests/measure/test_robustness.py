@@ -144,6 +144,7 @@ def test_another_data_set_can_be_the_foreign_one(blobs_data: Dataset) -> None:
         return Dataset(**vars(blobs_data) | {"test": dark})
 
     probe = Robustness(out_of_distribution=others).on(blobs_data, seed=0)
+    assert probe.foreign_kind == "blobs"
     assert probe.foreign.shape == (30, 4, 4, 1) and not probe.foreign.any()
     wrong = Dataset(**vars(blobs_data) | {"shape": (5, 5, 1), "name": "wide"})
     with pytest.raises(ConfigError, match="wide with"):
