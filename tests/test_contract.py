@@ -209,6 +209,7 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRESETS_OF_A_FILE = (
     "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
+    "lora_shifted",
 )  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 
