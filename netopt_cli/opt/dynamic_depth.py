@@ -27,8 +27,8 @@ class DynamicDepth:
 
     A gate that decides alike for all validation samples is fixed in the end: its block is part of
     the file, or left out of it. Further rows tell what the same network costs with all blocks
-    and with none of them. LiteRT runs what is inside its operation IF without XNNPACK, so that
-    skipping pays only where blocks are skipped for most samples, or with `cpu_reference`.
+    and with none of them. LiteRT runs what is inside its operation IF without XNNPACK, so
+    that skipping pays only where most samples skip; gates that are fixed cost nothing.
 
     Attributes:
         target: Share of the blocks' multiply-accumulates to be run.
