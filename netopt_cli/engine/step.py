@@ -198,4 +198,5 @@ def _with_taps(model: keras.Model, modifiers: Sequence[Modifier]) -> keras.Model
     taps = [tap for modifier in modifiers for tap in modifier.taps]
     if not taps and len(model.outputs) == 1:
         return model
-    return keras.Model(model.input, [model.outputs[-1], *taps])
+    (only_input,) = model.inputs
+    return keras.Model(only_input, [model.outputs[-1], *taps])
