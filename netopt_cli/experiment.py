@@ -11,8 +11,10 @@ from rich.console import Console
 
 from netopt_cli.components import build
 from netopt_cli.export.formats import further
+from netopt_cli.measuring import Measuring
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.preparation import prepare, recording
+from netopt_cli.trainings import Trainings
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def run(
         wanted = build(cfg.robustness, allow=allow, where="robustness")
         robustness = wanted.on(parts.data, cfg.seed)
     with recording(cfg, parts, run_dir, command=command, latest=latest) as record:
-        pipeline = Pipeline(
-            parts.arch, parts.stages, parts.data, parts.target, parts.settings,
-            seed=cfg.seed, control=cfg.control, formats=formats, robustness=robustness,
-            record=record, reporter=parts.reporter,
+        trainings = Trainings(
+            parts.arch, parts.data, parts.target, parts.settings,
+            seed=cfg.seed, record=record, reporter=parts.reporter,
         )  # fmt: skip
+        measuring = Measuring(trainings, formats=formats, robustness=robustness)
+        pipeline = Pipeline(parts.stages, trainings, measuring, control=cfg.control)
         return Experiment(run_dir, pipeline.run(parts.network))

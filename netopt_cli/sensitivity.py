@@ -21,10 +21,11 @@ from netopt_cli.graph.channels import read_channels, values_of
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.rebuild import layers
 from netopt_cli.graph.response import LEVELS, Technique, answers, layers_of
-from netopt_cli.pipeline import BASELINE, Pipeline, Trainer
+from netopt_cli.pipeline import BASELINE
 from netopt_cli.preparation import Parts, prepare, recording
 from netopt_cli.record import Record
 from netopt_cli.response_table import Row
+from netopt_cli.trainings import Trainer, Trainings
 
 FILE_ARCH = "netopt_cli.arch.keras_model.build"
 
@@ -86,11 +87,11 @@ def _refuse_stages(cfg: DictConfig) -> None:
 
 def _trained(cfg: DictConfig, parts: Parts, record: Record) -> keras.Model:
     """Trains the baseline as a run does, and keeps it."""
-    pipeline = Pipeline(
-        parts.arch, {}, parts.data, parts.target, parts.settings,
-        seed=cfg.seed, control=False, formats=(), record=record, reporter=parts.reporter,
+    trainings = Trainings(
+        parts.arch, parts.data, parts.target, parts.settings,
+        seed=cfg.seed, record=record, reporter=parts.reporter,
     )  # fmt: skip
-    trainer = Trainer(pipeline, label=f"0-{BASELINE}", name=BASELINE)
+    trainer = Trainer(trainings, label=f"0-{BASELINE}", name=BASELINE)
     network = parts.network
     if parts.settings.epochs:
         network = trainer.fit(network, epochs=parts.settings.epochs, restart=True)

@@ -246,9 +246,9 @@ def test_divergence_keeps_what_there_was(tmp_path: Path) -> None:
 def test_a_file_that_computes_something_else_fails_its_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from netopt_cli import pipeline
+    from netopt_cli import measuring
 
-    original = pipeline.export_network
+    original = measuring.export_network
     first: list[bytes] = []
 
     def swapped(network, data, seed):
@@ -256,7 +256,7 @@ def test_a_file_that_computes_something_else_fails_its_stage(
         first.append(content)
         return graph, first[0]
 
-    monkeypatch.setattr(pipeline, "export_network", swapped)
+    monkeypatch.setattr(measuring, "export_network", swapped)
     with pytest.raises(ParityError):
         run(tmp_path, "opt=regularize", "opt.regularize.dropout=0.5")
     record = json.loads((tmp_path / "record.json").read_text())

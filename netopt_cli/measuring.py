@@ -1,0 +1,182 @@
+"""What is exported and measured of the networks of a run, and written to its record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+
+from netopt_cli.contracts import Network
+from netopt_cli.export.formats import FILES, Format
+from netopt_cli.export.litert import FrozenGraph
+from netopt_cli.measure.exports import export_as, measure_export, of_litert
+from netopt_cli.measure.measurement import Measurement, export_network, measure
+from netopt_cli.measure.robustness import RobustnessProbe
+from netopt_cli.measure.runtime import LitertRunner
+from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
+from netopt_cli.tables import Row
+from netopt_cli.trainings import Trainer, Trainings
+
+NOTABLE_LOSS = 0.02
+"""Accuracy that a file may lose against its Keras network before it is said."""
+
+
+class Measuring:
+    """Measures the network of a stage: its file, and what was asked for besides."""
+
+    def __init__(
+        self,
+        trainings: Trainings,
+        *,
+        formats: Sequence[Format] = (),
+        robustness: RobustnessProbe | None = None,
+    ) -> None:
+        self._trainings = trainings
+        self._data = trainings.data
+        self._seed = trainings.seed
+        self._target = trainings.target
+        self._record = trainings.record
+        self._reporter = trainings.reporter
+        self._formats = formats
+        self._robustness = robustness
+
+    def __call__(
+        self, network: Network, trainer: Trainer, *, stage: str, role: str, control: str | None
+    ) -> Row:
+        """Exports the network, measures the file and returns its row, which is on the record.
+
+        Workers that are not the chief keep their model, and a row without figures.
+        """
+        row: Row = {"stage": stage, "role": role, "seed": self._seed, "control": control}
+        label = trainer.label
+        if role != "stage":
+            self._record.save_model(label, network.model)
+        self._record.stage_fact(label, "weights_sha256", _digest(network.model))
+        if not self._target.is_chief:
+            return row
+        self._reporter.say(f"{trainer.name}: exporting and measuring")
+        if network.exits is not None:
+            if self._robustness is not None:
+                trainer.note("robustness is measured of networks without early exits alone")
+            return self._measure_exits(network, trainer, row)
+        frozen, content = export_network(network, self._data, self._seed)
+        file = self._record.save_file(label, content)
+        measurement = measure(network, self._data, self._target.timing, file, frozen)
+        self._record.save_file(label, measurement.packed, "model.packed")
+        self._add_row(row, measurement, trainer)
+        if self._robustness is not None:
+            self._measure_robustness(self._robustness, network, trainer, row, content)
+        if self._formats and role != "control":
+            self._measure_exports(network, trainer, stage, measurement, frozen)
+        return row
+
+    def variants(
+        self, network: Network, trainer: Trainer, *, stage: str, control: str | None
+    ) -> None:
+        """Exports and measures what a stage has made besides its network."""
+        for name, model in network.variants.items():
+            label = f"{trainer.label}-{name.replace(' ', '_')}"
+            part = Trainer(self._trainings, label=label, name=f"{stage}, {name}")
+            part.trainable_params, part.seconds = trainer.trainable_params, trainer.seconds
+            alone = replace(network, model=model, variants={})
+            self(alone, part, stage=part.name, role="variant", control=control)
+
+    def _measure_exits(self, network: Network, trainer: Trainer, row: Row) -> Row:
+        """Exports the segments of a network with early exits, measures them together and returns
+        the row."""
+        export = export_exits(network, self._data, self._seed)
+        files = ExitFiles(
+            [
+                self._record.save_file(trainer.label, part.content, f"segment_{number}.tflite")
+                for number, part in enumerate(export.segments, start=1)
+            ],
+            self._record.save_file(trainer.label, export.whole.content, "without_exits.tflite"),
+        )
+        for number, part in enumerate(export.segments, start=1):
+            self._record.save_file(trainer.label, part.packed, f"segment_{number}.packed")
+        measurement, ways = measure_exits(network, export, files, self._data, self._target.timing)
+        chosen = measurement.details
+        trainer.note(
+            f"thresholds from validation: {chosen['validation_accuracy']:.2%} right, "
+            f"{chosen['validation_accuracy_final']:.2%} without leaving early, for "
+            f"{chosen['validation_cost']:.1%} of the multiply-accumulates"
+        )
+        self._add_row(row, measurement, trainer)
+        self._record.add_exits([{"stage": row["stage"], "seed": self._seed} | way for way in ways])
+        if self._formats:
+            trainer.note(f"segments are LiteRT files alone, not {', '.join(self._formats)}")
+        return row
+
+    def _add_row(self, row: Row, measurement: Measurement, trainer: Trainer) -> None:
+        """Fills in the figures of a row and puts it on the record."""
+        self._compare(measurement.details["parity"], trainer)
+        figures = asdict(measurement)
+        del figures["packed"]
+        self._record.stage_fact(trainer.label, "measurement", figures.pop("details"))
+        row |= figures | {
+            "trainable_params": trainer.trainable_params,
+            "train_seconds": round(trainer.seconds, 3),
+        }
+        self._record.add_row(row)
+
+    def _measure_exports(
+        self,
+        network: Network,
+        trainer: Trainer,
+        stage: str,
+        measured: Measurement,
+        frozen: FrozenGraph,
+    ) -> None:
+        """Exports to the further formats too, and measures each beside the LiteRT file."""
+        files = [of_litert(network, measured)]
+        for format_ in self._formats:
+            self._reporter.say(f"{trainer.name}: exporting and measuring {format_}")
+            export = export_as(format_, network, frozen, self._data, self._seed)
+            path = self._record.save_export(trainer.label, FILES[format_], export.write)
+            files.append(measure_export(export, path, network, self._data, self._target.timing))
+            for note in export.notes:
+                trainer.note(note)
+        rows = [{"stage": stage, "seed": self._seed} | asdict(file) for file in files]
+        self._record.add_exports(rows)
+
+    def _measure_robustness(
+        self,
+        probe: RobustnessProbe,
+        network: Network,
+        trainer: Trainer,
+        row: Row,
+        file: bytes,
+    ) -> None:
+        self._reporter.say(f"{trainer.name}: measuring robustness")
+        runner = LitertRunner(file, self._target.timing, os.cpu_count() or 1)
+        figures = vars(probe(network, runner))
+        for check in figures.pop("checks"):
+            if not check.passed:
+                trainer.note(
+                    f"the attacks are doubtful, it does not hold that {check.name}: {check.found}. "
+                    "That is a sign of gradient masking, and no robustness is shown"
+                )
+        self._record.stage_fact(trainer.label, "robustness", figures.pop("details"))
+        self._record.add_robustness(
+            {name: row[name] for name in ("stage", "role", "seed")} | figures
+        )
+
+    def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
+        lost = parity["keras_accuracy"] - parity["file_accuracy"]
+        if lost > NOTABLE_LOSS:
+            trainer.note(
+                f"the file is {100 * lost:.1f} points less accurate than the Keras network "
+                f"on {parity['samples']} validation samples"
+            )
+
+
+def _digest(model: keras.Model) -> str:
+    """SHA-256 of all weights: equal on two workers exactly when their networks are."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()

@@ -1,0 +1,318 @@
+"""The trainings of a run, and what they look like to a stage: its context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from netopt_cli.contracts import ArchBuilder, Modifier, Network, Target
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.evaluation import Evaluator
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.teacher_cache import KeptTeacher
+from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.errors import DivergedError, InputError
+from netopt_cli.observer import Epoch
+from netopt_cli.progress import Reporter
+from netopt_cli.record import Record
+
+
+@dataclass(frozen=True)
+class FitCall:
+    """A training, as far as the control of a stage has to repeat it.
+
+    Attributes:
+        epochs: Epochs that were planned, which the schedule of the learning rate goes by.
+        epochs_run: Epochs that were run: fewer after early stopping.
+        settles_at: See `Modifier`: the control chooses among the same epochs.
+        restart: Whether it began with new weights.
+        data: What it was trained on, where that is not the run's data.
+    """
+
+    epochs: int
+    epochs_run: int
+    learning_rate: float
+    settles_at: float
+    restart: bool
+    data: Dataset | None = None
+
+
+class Trainings:
+    """What all trainings of a run share, and what is trained once for several stages."""
+
+    def __init__(
+        self,
+        arch: ArchBuilder,
+        data: Dataset,
+        target: Target,
+        settings: TrainSettings,
+        *,
+        seed: int,
+        record: Record,
+        reporter: Reporter,
+    ) -> None:
+        self.data = data
+        self.seed = seed
+        self.settings = settings
+        self.record = record
+        self.reporter = reporter
+        self.target = target
+        self._arch = arch
+        self._teachers: dict[str, keras.Model] = {}
+        self._rewound: dict[int, list[np.ndarray]] = {}
+
+    def fresh(self) -> Network:
+        """The run's arch with new weights: the same ones every time."""
+        return self.build(self._arch, self.seed)
+
+    def build(self, arch: ArchBuilder, seed: int, data: Dataset | None = None) -> Network:
+        data = self.data if data is None else data
+        keras.utils.set_random_seed(seed)
+        with self.target.strategy.scope():
+            return Network(arch(shape=data.shape, classes=data.classes))
+
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        epochs: int,
+        trainer: Trainer,
+        data: Dataset | None,
+        cache: Path | None,
+    ) -> tuple[keras.Model, str]:
+        """A teacher, trained the first time that it is asked for, and what became of it then."""
+        data = self.data if data is None else data
+        key = f"{arch} {epochs} {data.name}"
+        how = ""
+        if key not in self._teachers:
+            # Another seed than the student's: a teacher of the same arch must not be its twin.
+            network = self.build(arch, self.seed + 1, data)
+            teacher = network.model
+            if epochs:
+                how = self._teach(network, trainer, epochs, data, cache)
+            teacher.trainable = False
+            if self.target.is_chief:
+                file = f"{len(self._teachers) + 1}-{teacher.name}.keras"
+                self.record.save_model("teachers", teacher, file)
+            self._teachers[key] = teacher
+        return self._teachers[key], how
+
+    def _teach(
+        self, network: Network, trainer: Trainer, epochs: int, data: Dataset, cache: Path | None
+    ) -> str:
+        """Trains a teacher, or takes its weights from the cache; says which."""
+        settings = replace(self.settings, epochs=epochs)
+        kept = None
+        # Several workers could find different states of the folder, and wait for one another.
+        if cache is not None and self.target.workers == 1:
+            kept = KeptTeacher(cache, network.model, data, settings, self.seed)
+            if kept.restore():
+                return f"trained by an earlier run: {kept.path}"
+        before = trainer.seconds
+        title = f"{trainer.name} teacher"
+        self.train(network, trainer, epochs=epochs, title=title, data=data)
+        if kept is not None:
+            kept.save()
+        return f"trained in {trainer.seconds - before:.1f} s"
+
+    def rewound(self, epochs: int, trainer: Trainer) -> Network:
+        """The run's arch after the first `epochs` of the baseline's training."""
+        network = self.fresh()
+        if epochs and epochs not in self._rewound:
+            self.train(
+                network,
+                trainer,
+                epochs=self.settings.epochs,
+                title=f"{trainer.name} rewinding",
+                # The weights after the last of these epochs, not the best of them.
+                modifiers=[Modifier("last epoch", settles_at=1.0)],
+                stop_after=epochs,
+            )
+            self._rewound[epochs] = network.model.get_weights()
+        elif epochs:
+            network.model.set_weights(self._rewound[epochs])
+        return network
+
+    def train(
+        self,
+        network: Network,
+        trainer: Trainer,
+        *,
+        epochs: int,
+        title: str,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        modifiers: Sequence[Modifier] = (),
+        stop_after: int | None = None,
+        data: Dataset | None = None,
+    ) -> FitResult:
+        """Trains a network in place and keeps the history."""
+        settings = replace(
+            self.settings,
+            epochs=epochs,
+            learning_rate=learning_rate or self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay if weight_decay is None else weight_decay,
+        )
+        kept = [keep(network.model) for keep in network.keeps]
+        try:
+            result = fit(
+                network.model,
+                self.data if data is None else data,
+                settings,
+                target=self.target,
+                seed=self.seed,
+                modifiers=[*modifiers, *kept],
+                observer=_Recording(self.reporter, self.record),
+                stage=title,
+                stop_after=stop_after,
+            )
+        except (DivergedError, KeyboardInterrupt) as error:
+            path = self.record.save_model(trainer.label, network.model, "last_good.keras")
+            if isinstance(error, DivergedError):
+                raise DivergedError(f"{error} The last good weights are in {path}.") from error
+            self.reporter.say(f"interrupted in '{title}': the weights so far are in {path}")
+            raise
+        trainer.seconds += result.seconds
+        self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
+        return result
+
+
+class Trainer:
+    """The context of one stage (or control): see `contracts.Context`."""
+
+    def __init__(
+        self, trainings: Trainings, *, label: str, name: str, is_first: bool = False
+    ) -> None:
+        self._trainings = trainings
+        self.label = label
+        self.name = name
+        self.is_first = is_first
+        self.calls: list[FitCall] = []
+        self.seconds = 0.0
+        self.trainable_params = 0
+
+    @property
+    def data(self) -> Dataset:
+        return self._trainings.data
+
+    @property
+    def seed(self) -> int:
+        return self._trainings.seed
+
+    @property
+    def epochs(self) -> int:
+        return self._trainings.settings.epochs
+
+    def fit(
+        self,
+        network: Network,
+        *,
+        epochs: int,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        modifiers: Sequence[Modifier] = (),
+        restart: bool = False,
+        data: Dataset | None = None,
+    ) -> Network:
+        result = self._trainings.train(
+            network,
+            self,
+            epochs=epochs,
+            title=self.name,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            modifiers=modifiers,
+            data=data,
+        )
+        self.trainable_params = max(self.trainable_params, result.trainable_params)
+        self.calls.append(
+            FitCall(
+                epochs=epochs,
+                epochs_run=len(result.epochs),
+                learning_rate=learning_rate or self._trainings.settings.learning_rate,
+                settles_at=max((m.settles_at for m in modifiers), default=0.0),
+                restart=restart,
+                data=data,
+            )
+        )
+        return network
+
+    def repeat(self, network: Network, call: FitCall) -> None:
+        """Trains the plain network in place as long as, and in the manner of, another training."""
+        result = self._trainings.train(
+            network,
+            self,
+            epochs=call.epochs,
+            title=self.name,
+            learning_rate=call.learning_rate,
+            modifiers=[Modifier("same choice of epochs", settles_at=call.settles_at)],
+            stop_after=call.epochs_run,
+            data=call.data,
+        )
+        self.trainable_params = max(self.trainable_params, result.trainable_params)
+
+    def build(self, arch: ArchBuilder) -> Network:
+        return self._trainings.build(arch, self.seed)
+
+    def fresh(self) -> Network:
+        return self._trainings.fresh()
+
+    def teacher(
+        self,
+        arch: ArchBuilder,
+        *,
+        epochs: int,
+        data: Dataset | None = None,
+        cache: Path | None = None,
+    ) -> keras.Model:
+        model, how = self._trainings.teacher(arch, epochs, self, data, cache)
+        known = self.data if data is None else data
+        _, accuracy = Evaluator(model, known, known.validation)()
+        self.note(
+            f"teacher {model.name}: {model.count_params():,} parameters, "
+            f"validation accuracy {accuracy:.2%}{', ' if how else ''}{how}"
+        )
+        return model
+
+    def rewound(self, epochs: int) -> Network:
+        if not 0 <= epochs <= self.epochs:
+            raise InputError(
+                f"{self.name}: rewinding goes to an epoch of the baseline's training, 0 to "
+                f"{self.epochs}. Received: {epochs}"
+            )
+        return self._trainings.rewound(epochs, self)
+
+    def evaluate(self, model: keras.Model) -> float:
+        _, accuracy = Evaluator(model, self.data, self.data.validation)()
+        return accuracy
+
+    def note(self, message: str) -> None:
+        self._trainings.reporter.say(f"  {message}")
+        self._trainings.record.stage_note(self.label, message)
+
+
+class _Recording:
+    """Passes what an observer is told to the reporter, and every epoch to the record first."""
+
+    def __init__(self, reporter: Reporter, record: Record) -> None:
+        self._reporter = reporter
+        self._record = record
+        self.training_starts = reporter.training_starts
+        self.steps_done = reporter.steps_done
+        self.training_ends = reporter.training_ends
+
+    def epoch_ends(self, epoch: Epoch) -> None:
+        self._record.add_epoch(epoch)
+        self._reporter.epoch_ends(epoch)
+
+
+def _summary(result: FitResult) -> dict[str, float | int]:
+    return {
+        "epochs_run": len(result.epochs),
+        "kept_epoch": result.kept_epoch,
+        "val_accuracy": result.val_accuracy,
+        "seconds": round(result.seconds, 3),
+    }
