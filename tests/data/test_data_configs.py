@@ -8,6 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from netopt_cli.augment import augmentation
+
 FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(file.stem for file in (FOLDER / "data").glob("[!_]*.yaml"))
 
@@ -28,7 +30,7 @@ def test_a_config_fits_its_loader(name):
     for key, value in node.items():
         default = parameters[key].default
         if key == "augment":
-            assert not any(value.values())
+            assert augmentation(**value) is None
         elif default is inspect.Parameter.empty:
             assert value == "???"
         else:
