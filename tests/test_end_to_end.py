@@ -244,7 +244,7 @@ BAD = [
     (["opt=prun"], "prune"),
     (["train.epoch=3"], "train.epochs"),
     (["train.epochs=many"], "train.epochs"),
-    (["train.epochs=0"], "train.epochs"),
+    (["train.epochs=-1"], "train.epochs"),
     (["opt=prune", "opt.prune.sparsity=1.2"], "sparsity=1.2"),
     (["opt=prune", "opt.prune.sparsty=0.5"], "sparsity"),
     (["data=npz"], "data.path"),
