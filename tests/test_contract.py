@@ -1,12 +1,15 @@
 """Every YAML of every group: found by itself, composed, bound, built and run for one tiny step."""
 
 import pickle
+import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -106,6 +109,23 @@ def test_opt(name: str, tmp_path: Path) -> None:
     assert set(last) == set(COLUMNS)
     assert 0 <= last["accuracy"] <= 1 and last["size_bytes"] > 0 and last["parity_max_abs"] >= 0
     assert list(tmp_path.glob(f"*-{name}/model.keras")) and list(tmp_path.glob("*/model.tflite"))
+
+
+@pytest.mark.parametrize("name", choices("opt"))
+def test_the_choices_of_an_opt_are_those_that_its_comments_name(name: str) -> None:
+    file = catalog.find("opt", name, FOLDERS)
+    types = get_type_hints(get_class(OmegaConf.load(file)["_target_"])) if name != "none" else {}
+    for line in file.read_text().splitlines():
+        key, _, comment = line.partition("#")
+        key = key.partition(":")[0]
+        alternatives = [t for t in (types.get(key), *get_args(types.get(key)))
+                        if get_origin(t) is Literal]  # fmt: skip
+        first, *others = comment.split(" | ")
+        if alternatives and others:
+            values = {str(value) for value in get_args(alternatives[0])}
+            assert {part.split()[0].rstrip(":,") for part in others} < values, line
+            assert values & set(re.split(r"[\s:]+", first)), line
+            assert all(value in comment for value in values), line
 
 
 def opt_needs(name: str) -> list[str]:

@@ -100,9 +100,9 @@ class Prune:
     """
 
     sparsity: Sparsity = 0.8
-    criterion: Literal["magnitude", "snip", "taylor", "movement", "l0", "variational", "random"] = (
-        "magnitude"
-    )
+    criterion: Literal[
+        "magnitude", "lamp", "snip", "taylor", "movement", "l0", "variational", "random"
+    ] = "magnitude"
     scope: Literal["global", "layerwise", "sensitivity"] = "global"
     layer_sparsity: Mapping[str, Sparsity] | None = None
     pattern: Literal["unstructured", "n_of_m"] = "unstructured"
