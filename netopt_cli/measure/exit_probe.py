@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +16,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from netopt_cli.contracts import Timing
-from netopt_cli.errors import RunError
+from netopt_cli.measure import own_process
 from netopt_cli.measure.exit_policy import NEVER, Uncertainty
 from netopt_cli.measure.probe import peak_resident_bytes, start_of_peak
 from netopt_cli.measure.segment_runtime import SegmentChain
 
-TIMEOUT_S = 600.0
 PASSES = 5
 """Times that each sample is timed. The least counts: a sample takes the same way each time, and
 what is above that is other work of the machine."""
@@ -85,21 +83,7 @@ def probe_exits(
             "timing": asdict(timing),
         }
         (folder / "task.json").write_text(json.dumps(task))
-        command = [sys.executable, "-m", "netopt_cli.measure.exit_probe", str(folder)]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-                cwd=Path(__file__).parents[2],
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RunError(f"Timing the segments took more than {TIMEOUT_S:.0f} s") from error
-        if done.returncode != 0:
-            last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RunError(f"Timing the segments failed (exit {done.returncode}): {last_line}")
+        own_process.run("netopt_cli.measure.exit_probe", [str(folder)], "the segments")
         with np.load(folder / "out.npz", allow_pickle=False) as found:
             return ExitProbe(
                 found["latency_ms"],

@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from netopt_cli.contracts import Timing
-from netopt_cli.errors import RunError
 from netopt_cli.export.formats import FORMATS, Format
+from netopt_cli.measure import own_process
 
 _RUNTIMES: dict[Format, str] = {
     "litert": "netopt_cli.measure.runtime",
@@ -33,7 +32,6 @@ _RUNTIMES: dict[Format, str] = {
 }
 """The module whose `prepare` loads a file of the format: imported in the process alone."""
 
-TIMEOUT_S = 300.0
 _WARMUP_S = 0.3
 _TIMED_S = 1.0
 _LEAST_WARMUP_RUNS = 3
@@ -72,7 +70,7 @@ def probe(
             depends on its input; None times one sample of noise.
 
     Raises:
-        RunError: The process failed or took more than five minutes.
+        RunError: The process failed or took more than ten minutes.
     """
     with TemporaryDirectory() as folder:
         options = []
@@ -84,26 +82,11 @@ def probe(
 
 
 def _in_a_process(file: Path, timing: Timing, format_: Format, options: list[str]) -> Probe:
-    package_parent = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "netopt_cli.measure.probe", str(file.resolve())]
-    command += ["--format", format_, *options]
+    arguments = [str(file.resolve()), "--format", format_, *options]
     for name, value in asdict(timing).items():
-        command += [f"--{name}", str(value)]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            cwd=package_parent,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"Timing {file} took more than {TIMEOUT_S:.0f} s") from error
-    if done.returncode != 0:
-        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RunError(f"Timing {file} failed (exit {done.returncode}): {last_line}")
-    return Probe(**json.loads(done.stdout))
+        arguments += [f"--{name}", str(value)]
+    printed = own_process.run("netopt_cli.measure.probe", arguments, str(file))
+    return Probe(**json.loads(printed))
 
 
 def main(arguments: list[str]) -> None:

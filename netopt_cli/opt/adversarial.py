@@ -12,7 +12,6 @@ from pydantic import Field
 
 from netopt_cli.contracts import Context, Forward, Keep, Modifier, Network, Preflight
 from netopt_cli.dataset import Dataset
-from netopt_cli.errors import InputError
 from netopt_cli.graph.attacks import (
     Ball,
     ascend,
@@ -23,6 +22,7 @@ from netopt_cli.graph.attacks import (
     raw_range,
 )
 from netopt_cli.graph.free_training import FreeTraining
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -75,7 +75,7 @@ class Adversarial:
     replays: Count = 4
     trades_weight: Annotated[float, Field(gt=0)] = 6.0
     keep: bool = True
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=0)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
@@ -91,9 +91,7 @@ class Adversarial:
         modifier = self._modifier_for(context.data)
         context.note(self._description(context.data))
         if self.epochs != 0:
-            restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-            if restart:
-                network = replace(network, model=context.fresh().model)
+            network, restart = started(network, context, self.start)
             network = context.fit(
                 network,
                 epochs=self.epochs or context.epochs,
@@ -104,11 +102,7 @@ class Adversarial:
         return replace(network, keeps=(*network.keeps, modifier)) if self.keep else network
 
     def plan(self, preflight: Preflight) -> Network:
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                f"opt.{preflight.stage}.start=scratch would throw away what the stages before it "
-                f"made: put it first, or use opt.{preflight.stage}.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         return preflight.network
 
     @property

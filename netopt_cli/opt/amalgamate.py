@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Networ
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.graph.distillation_losses import soft_target_loss
 from netopt_cli.graph.transfer_set import task_of
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 Classes = tuple[Annotated[int, Field(ge=0)], ...]
 
@@ -56,7 +57,7 @@ class Amalgamate:
     teacher_cache: Path | None = None
     temperature: Annotated[float, Field(gt=0)] = 4.0
     student_loss_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
@@ -72,9 +73,7 @@ class Amalgamate:
                 cache=self.teacher_cache,
             )
             heads.append((expert, classes))
-        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-        if restart:
-            network = replace(network, model=context.fresh().model)
+        network, restart = started(network, context, self.start)
         return context.fit(
             network,
             epochs=self.epochs or context.epochs,
@@ -85,11 +84,7 @@ class Amalgamate:
 
     def plan(self, preflight: Preflight) -> Network:
         where = f"opt.{preflight.stage}"
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                f"{where}.start=scratch would throw away what the stages before it made: put it "
-                f"first, or use {where}.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         student = preflight.network.model
         classes = student.outputs[-1].shape[-1]
         tasks = self._tasks(classes)

@@ -17,6 +17,7 @@ from netopt_cli.graph.batch_mixing import mixing
 from netopt_cli.graph.logit_bias import best_offsets, output_bias, recall
 from netopt_cli.graph.teaching import Combine, Lesson, Method
 from netopt_cli.graph.transfer_set import transfer_set
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 if TYPE_CHECKING:
     from netopt_cli.dataset import Dataset
@@ -94,7 +95,7 @@ class Distill:
     unlabeled: bool = False
     calibrate_bias: bool = False
     keep_teacher: bool = False
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=0)] | None = None
     learning_rate: Positive | None = None
 
@@ -138,11 +139,7 @@ class Distill:
         return network
 
     def plan(self, preflight: Preflight) -> Network:
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                "opt.distill.start=scratch would throw away what the stages before it made: "
-                "put it first, or use opt.distill.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         student = preflight.network.model
         teachers = {"teacher": self.teacher}
         teachers |= {f"teachers.{name}": arch for name, arch in self.teachers.items()}
@@ -197,9 +194,7 @@ class Distill:
     def _trained(
         self, network: Network, teachers: Sequence[keras.Model], context: Context
     ) -> Network:
-        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-        if restart:
-            network = replace(network, model=context.fresh().model)
+        network, restart = started(network, context, self.start)
         pairs = self._lesson.pairs(network.model, teachers[0], where="opt.distill.layers")
         for pair in pairs:
             context.note(str(pair))

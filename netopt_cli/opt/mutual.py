@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import keras
 import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Network, Preflight
-from netopt_cli.errors import InputError
 from netopt_cli.graph.distillation_losses import soft_target_loss
 from netopt_cli.graph.reinitialize import reinitialize
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class Mutual:
     peers: Annotated[int, Field(ge=1)] = 1
     temperature: Annotated[float, Field(gt=0)] = 1.0
     weight: Annotated[float, Field(gt=0)] = 1.0
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def __call__(self, network: Network, context: Context) -> Network:
-        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-        if restart:
-            network = replace(network, model=context.fresh().model)
+        network, restart = started(network, context, self.start)
         peers = [self._new_peer(context, number) for number in range(1, self.peers + 1)]
         network = context.fit(
             network,
@@ -65,11 +63,7 @@ class Mutual:
         return network
 
     def plan(self, preflight: Preflight) -> Network:
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                f"opt.{preflight.stage}.start=scratch would throw away what the stages before it "
-                f"made: put it first, or use opt.{preflight.stage}.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         if self.peer is not None:
             preflight.build(self.peer)
         return preflight.network

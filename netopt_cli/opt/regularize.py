@@ -17,6 +17,7 @@ from netopt_cli.graph.batch_norm import recalibrate
 from netopt_cli.graph.dropout import with_drop_block, with_dropout, with_spatial_dropout
 from netopt_cli.graph.label_losses import confidence_penalty, focal_loss, label_smoothing
 from netopt_cli.graph.penalties import elastic, group_lasso, orthogonal, zero_units
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -78,14 +79,12 @@ class Regularize:
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     swa_start: Fraction = 0.75
     sam_radius: NotNegative = 0.0
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def __call__(self, network: Network, context: Context) -> Network:
-        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-        if restart:
-            network = replace(network, model=context.fresh().model)
+        network, restart = started(network, context, self.start)
         model, changes = self._with_dropouts(network.model)
         for change in changes:
             context.note(change)
@@ -109,11 +108,7 @@ class Regularize:
 
     def plan(self, preflight: Preflight) -> Network:
         key = f"opt.{preflight.stage}"
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                f"{key}.start=scratch would throw away what the stages before it made: "
-                f"put it first, or use {key}.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         model, _ = self._with_dropouts(preflight.network.model)
         shape = model.inputs[0].shape
         if self.cutmix and len(shape) != 4:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import keras
 from pydantic import Field
@@ -12,6 +12,7 @@ from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.errors import InputError
 from netopt_cli.graph.residual import ResidualBlock, residual_blocks
 from netopt_cli.graph.stochastic_depth import with_drops, without_drops
+from netopt_cli.starting import Start, refuse_late_scratch, started
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class StochasticDepth:
     """
 
     survival: Annotated[float, Field(gt=0, le=1)] = 0.8
-    start: Literal["auto", "scratch", "current"] = "auto"
+    start: Start = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def __call__(self, network: Network, context: Context) -> Network:
-        restart = self.start == "scratch" or (self.start == "auto" and context.is_first)
-        model = context.fresh().model if restart else network.model
+        network, restart = started(network, context, self.start)
+        model = network.model
         blocks = _blocks(model)
         share = (1.0 - self.survival) / len(blocks)
         survivals = [1.0 - number * share for number in range(1, len(blocks) + 1)]
@@ -53,11 +54,7 @@ class StochasticDepth:
         return replace(trained, model=without_drops(trained.model))
 
     def plan(self, preflight: Preflight) -> Network:
-        if self.start == "scratch" and not preflight.is_first:
-            raise InputError(
-                f"opt.{preflight.stage}.start=scratch would throw away what the stages before it "
-                f"made: put it first, or use opt.{preflight.stage}.start=current"
-            )
+        refuse_late_scratch(preflight, self.start)
         _blocks(preflight.network.model)
         return preflight.network
 

@@ -7,6 +7,7 @@ import pytest
 from netopt_cli.contracts import ExportRecipe, Timing
 from netopt_cli.errors import RunError
 from netopt_cli.export.litert import freeze, to_litert
+from netopt_cli.measure import own_process
 from netopt_cli.measure import probe as module
 from netopt_cli.measure.probe import probe
 
@@ -59,6 +60,6 @@ def test_a_failing_process_is_a_run_error(tmp_path):
 
 
 def test_a_hanging_process_is_a_run_error(file, monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.001)
+    monkeypatch.setattr(own_process, "TIMEOUT_S", 0.001)
     with pytest.raises(RunError, match="took more than"):
         probe(file, Timing())
