@@ -45,6 +45,8 @@ class Pipeline:
             trainer = Trainer(self._trainings, label=f"0-{BASELINE}", name=BASELINE)
             if self._trainings.settings.epochs:
                 network = trainer.fit(network, epochs=self._trainings.settings.epochs, restart=True)
+            else:
+                trainer.note("not trained (train.epochs=0): the baseline is the network as it is")
             self._measure(network, trainer, stage=BASELINE, role="baseline", control=None)
             budget = tuple(trainer.calls)
             is_first = True
