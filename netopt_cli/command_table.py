@@ -28,6 +28,10 @@ COMMANDS = {
         "netopt_cli.commands.train",
         "Train the baseline, apply the optimization stages, measure and record.",
     ),
+    "resume": Command(
+        "netopt_cli.commands.resume",
+        "Go on with a run that was interrupted or failed.",
+    ),
     "sensitivity": Command(
         "netopt_cli.commands.sensitivity",
         "Scan what each layer answers to pruning, lower rank and fewer bits.",

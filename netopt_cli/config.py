@@ -50,6 +50,9 @@ _ROOT_KEYS = {
     "deterministic": bool,
     "control": bool,
     "export": formats.Requested,
+    "checkpoint_seconds": Annotated[float, Field(gt=0)],
+    "cache": str | None,
+    "cache_max_megabytes": Annotated[int, Field(ge=1)],
 }
 _HYDRA_PLUGINS = ("hydra._internal.core_plugins.", "hydra.experimental.", "hydra_plugins.")
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from netopt_cli.errors import InputError
 
@@ -67,7 +66,8 @@ class Modifier:
             Modifiers with `averages` come after all others.
         before_steps: (step, total_steps) -> None, on the host, before each compiled call of several
             steps, at least 50 times a training, and once after the last one; `step` counts the
-            steps already done.
+            steps already done. What it remembers from call to call is in `memory`.
+        memory: Plain values (JSON), which a training that was interrupted gets back.
         settles_at: Fraction of the training from which weights may be kept as the best ones; a
             pruning schedule is not finished before.
         variables: Further variables that the optimizer trains with the model's own, by the
@@ -92,6 +92,7 @@ class Modifier:
     proximal: Callable[[tf.Tensor], None] | None = None
     constrain: Callable[[], None] | None = None
     before_steps: Callable[[int, int], None] | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
     settles_at: float = 0.0
     variables: tuple[keras.Variable, ...] = ()
     substitute: Callable[[tf.Tensor], Sequence[tuple[keras.Variable, tf.Tensor]]] | None = None
@@ -278,14 +279,11 @@ class Context(Protocol):
         *,
         epochs: int,
         data: Dataset | None = None,
-        cache: Path | None = None,
     ) -> keras.Model:
         """A trained teacher; trained once a run, and used as it is when `epochs` is 0.
 
         Args:
             data: What it is trained on in place of the run's data, all of it.
-            cache: A folder of teachers that runs share: one that was trained in the same way
-                before is taken from there.
         """
         ...
 

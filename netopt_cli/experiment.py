@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from netopt_cli.components import build
+from netopt_cli.engine.checkpoints import Cache, Checkpoints
 from netopt_cli.export.formats import further
 from netopt_cli.measuring import Measuring
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.preparation import prepare, recording
+from netopt_cli.run_dir import CHECKPOINTS
 from netopt_cli.trainings import Trainings
+
+SHARED = "runs/.cache"
+"""Where trainings are that runs share, unless NETOPT_CACHE or the config names another folder."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ def run(
 
     Args:
         cfg: The composed config.
-        run_dir: An existing, empty directory.
+        run_dir: An existing directory, empty or of a run of this config that is not complete: it
+            goes on then, and ends as if it had not been interrupted.
         allow: Packages outside netopt and Keras that `_target_` may name.
         command: The words that started the run, for the record.
         messages: Where progress goes.
@@ -63,10 +72,37 @@ def run(
         wanted = build(cfg.robustness, allow=allow, where="robustness")
         robustness = wanted.on(parts.data, cfg.seed)
     with recording(cfg, parts, run_dir, command=command, latest=latest) as record:
+        checkpoints = _checkpoints(cfg, run_dir, allow) if parts.target.workers == 1 else None
         trainings = Trainings(
             parts.arch, parts.data, parts.target, parts.settings,
             seed=cfg.seed, record=record, reporter=parts.reporter,
+            checkpoints=checkpoints,
         )  # fmt: skip
         measuring = Measuring(trainings, formats=formats, robustness=robustness)
-        pipeline = Pipeline(parts.stages, trainings, measuring, control=cfg.control)
-        return Experiment(run_dir, pipeline.run(parts.network))
+        pipeline = Pipeline(
+            parts.stages, trainings, measuring, control=cfg.control, lineages=_lineages(cfg)
+        )
+        rows = pipeline.run(parts.network)
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+    return Experiment(run_dir, rows)
+
+
+def _checkpoints(cfg: DictConfig, run_dir: Path, allow: tuple[str, ...]) -> Checkpoints:
+    """Where the trainings of the run are kept, and those that it shares with others."""
+    folder = cfg.cache
+    if folder == "auto":
+        folder = os.environ.get("NETOPT_CACHE", SHARED)
+    # The code of other packages is not in the name of a training.
+    shared = Cache(Path(folder), cfg.cache_max_megabytes * 10**6) if folder and not allow else None
+    return Checkpoints(run_dir / CHECKPOINTS, cfg.checkpoint_seconds, shared)
+
+
+def _lineages(cfg: DictConfig) -> dict[str, str]:
+    """The settings of each stage and of those before it, as text."""
+    settings = OmegaConf.to_container(cfg.opt, resolve=True)
+    assert isinstance(settings, dict)
+    stages = list(settings.items())
+    return {
+        str(name): json.dumps(stages[: number + 1], default=str)
+        for number, (name, _) in enumerate(stages)
+    }

@@ -4,6 +4,7 @@ import json
 import math
 import numbers
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,9 +77,17 @@ class Job:
     def __call__(self, config: "DictConfig") -> Outcome:
         from hydra.core.hydra_config import HydraConfig
 
+        runtime = HydraConfig.get().runtime
+        return self.do(config, Path(runtime.output_dir), Path(runtime.cwd))
+
+    def do(self, config: "DictConfig", directory: Path, start: Path) -> Outcome:
+        """Works in a directory.
+
+        Args:
+            start: Where netopt was started, which what is printed is relative to.
+        """
         from netopt_cli import failures, run_dir
 
-        directory = Path(HydraConfig.get().runtime.output_dir)
         where = directory.name if self.is_cell else ""
         try:
             rows = self._work(config, directory)
@@ -90,11 +99,14 @@ class Job:
                     raise
                 return Outcome(code)
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
-            self._say(directory, self.work.recorded(directory), code)
+            if run_dir.can_go_on(directory):
+                place = shlex.quote(shown(directory, start))
+                print(f"What is done is kept. Go on with: netopt resume {place}", file=sys.stderr)
+            self._say(directory, self.work.recorded(directory), code, start)
             if isinstance(error, KeyboardInterrupt) and self.is_cell:
                 raise
             return Outcome(code)
-        self._say(directory, rows, EXIT_OK)
+        self._say(directory, rows, EXIT_OK, start)
         return Outcome(EXIT_OK)
 
     def _work(self, config: "DictConfig", directory: Path) -> Rows:
@@ -116,12 +128,10 @@ class Job:
                 latest=self.latest,
             )
 
-    def _say(self, directory: Path, rows: Rows, code: int) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
+    def _say(self, directory: Path, rows: Rows, code: int, start: Path) -> None:
         from netopt_cli.terminal import consoles
 
-        place = shown(directory, Path(HydraConfig.get().runtime.cwd))
+        place = shown(directory, start)
         if self.json_output:
             status = {EXIT_OK: "completed", EXIT_INTERRUPTED: "interrupted"}.get(code, "failed")
             result = {"run_dir": place, "rows": rows, "status": status}

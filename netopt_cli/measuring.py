@@ -18,6 +18,7 @@ from netopt_cli.measure.measurement import Measurement, export_network, measure
 from netopt_cli.measure.robustness import RobustnessProbe
 from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
+from netopt_cli.side_effects import names_and_draws_kept
 from netopt_cli.tables import Row
 from netopt_cli.trainings import Trainer, Trainings
 
@@ -49,9 +50,18 @@ class Measuring:
     ) -> Row:
         """Exports the network, measures the file and returns its row, which is on the record.
 
+        A row that the record has already, of a run that was interrupted, is not measured again.
         Workers that are not the chief keep their model, and a row without figures.
         """
         row: Row = {"stage": stage, "role": role, "seed": self._seed, "control": control}
+        recorded = self._record.row_of(stage, role)
+        if recorded is not None:
+            return recorded
+        with names_and_draws_kept():
+            return self._measured(network, trainer, row)
+
+    def _measured(self, network: Network, trainer: Trainer, row: Row) -> Row:
+        stage, role = row["stage"], row["role"]
         label = trainer.label
         if role != "stage":
             self._record.save_model(label, network.model)
@@ -67,11 +77,12 @@ class Measuring:
         file = self._record.save_file(label, content)
         measurement = measure(network, self._data, self._target.timing, file, frozen)
         self._record.save_file(label, measurement.packed, "model.packed")
-        self._add_row(row, measurement, trainer)
+        self._fill_in(row, measurement, trainer)
         if self._robustness is not None:
             self._measure_robustness(self._robustness, network, trainer, row, content)
         if self._formats and role != "control":
             self._measure_exports(network, trainer, stage, measurement, frozen)
+        self._record.add_row(row)
         return row
 
     def variants(
@@ -105,14 +116,15 @@ class Measuring:
             f"{chosen['validation_accuracy_final']:.2%} without leaving early, for "
             f"{chosen['validation_cost']:.1%} of the multiply-accumulates"
         )
-        self._add_row(row, measurement, trainer)
+        self._fill_in(row, measurement, trainer)
         self._record.add_exits([{"stage": row["stage"], "seed": self._seed} | way for way in ways])
         if self._formats:
             trainer.note(f"segments are LiteRT files alone, not {', '.join(self._formats)}")
+        self._record.add_row(row)
         return row
 
-    def _add_row(self, row: Row, measurement: Measurement, trainer: Trainer) -> None:
-        """Fills in the figures of a row and puts it on the record."""
+    def _fill_in(self, row: Row, measurement: Measurement, trainer: Trainer) -> None:
+        """Fills in the figures of a row, which goes on the record after all that belongs to it."""
         self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
         del figures["packed"]
@@ -120,8 +132,8 @@ class Measuring:
         row |= figures | {
             "trainable_params": trainer.trainable_params,
             "train_seconds": round(trainer.seconds, 3),
+            "trained_by": "earlier run" if "over" in trainer.origins else "",
         }
-        self._record.add_row(row)
 
     def _measure_exports(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,10 @@ class Observer(Protocol):
     """Is told of a training's progress, at most once a compiled call."""
 
     def training_starts(self, stage: str, epochs: int, steps: int) -> None: ...
+
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
+        """The training goes on after these epochs, or is over with them: see `FitResult.origin`."""
+        ...
 
     def steps_done(self, step: int, loss: float, accuracy: float) -> None: ...
 

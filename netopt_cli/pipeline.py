@@ -28,7 +28,10 @@ class Pipeline:
         measure: Measuring,
         *,
         control: bool,
+        lineages: Mapping[str, str],
     ) -> None:
+        """Args: lineages: The settings of each stage and of those before it, as text."""
+        self._lineages = lineages
         self._stages = stages
         self._trainings = trainings
         self._measure = measure
@@ -54,7 +57,11 @@ class Pipeline:
             for index, (name, stage) in enumerate(self._stages.items(), start=1):
                 self._trainings.reporter.say(f"stage {index} of {len(self._stages)}: {name}")
                 trainer = Trainer(
-                    self._trainings, label=f"{index}-{name}", name=name, is_first=is_first
+                    self._trainings,
+                    label=f"{index}-{name}",
+                    name=name,
+                    is_first=is_first,
+                    lineage=self._lineages[name],
                 )
                 before = network
                 network = _current(stage(network, trainer), before, trainer)

@@ -17,11 +17,11 @@ from netopt_cli.components import build
 from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.errors import NetoptError
+from netopt_cli.errors import ConfigError, NetoptError
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import LOG, point_latest
+from netopt_cli.run_dir import LOG, can_go_on, held, point_latest
 from netopt_cli.tables import count_text
 
 
@@ -85,13 +85,25 @@ def recording(
     """Opens the record of a run, and closes it as what became of the run.
 
     Args:
-        run_dir: An existing, empty directory.
+        run_dir: An existing directory, empty or of a run of this config that is not complete.
         command: The words that started the run.
         latest: A link that shall lead to this run from now on.
+
+    Raises:
+        ConfigError: Another process works there, or a run of another config has begun there.
     """
-    record = Record(
-        run_dir, config_yaml=OmegaConf.to_yaml(cfg, resolve=True), command=command, seed=cfg.seed
-    )
+    with held(run_dir):
+        yield from _recording(cfg, parts, run_dir, command=command, latest=latest)
+
+
+def _recording(
+    cfg: DictConfig, parts: Parts, run_dir: Path, *, command: list[str], latest: Path | None
+) -> Iterator[Record]:
+    config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
+    if can_go_on(run_dir):
+        _refuse_another_config(run_dir, config_yaml)
+        parts.reporter.say(f"goes on with the run in {run_dir}")
+    record = Record(run_dir, config_yaml=config_yaml, command=command, seed=cfg.seed)
     if latest is not None:
         point_latest(latest, run_dir)
     record.fact("config", OmegaConf.to_container(cfg, resolve=True))
@@ -109,6 +121,16 @@ def recording(
         record.finish("failed", f"{type(error).__name__}: {error}")
         raise
     record.finish("completed")
+
+
+def _refuse_another_config(run_dir: Path, config_yaml: str) -> None:
+    begun = (run_dir / "config.yaml").read_text()
+    changed = sorted(set(begun.splitlines()) ^ set(config_yaml.splitlines()))
+    if changed:
+        raise ConfigError(
+            f"{run_dir} holds a run of another config that is not complete ({changed[0].strip()}): "
+            f"go on with it by `netopt resume {run_dir}`, or choose another directory"
+        )
 
 
 def _build(arch: ArchBuilder, data: Dataset) -> Network:

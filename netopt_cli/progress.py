@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,9 @@ class Reporter(Observer, Protocol):
     """An observer that can also say things between trainings."""
 
     def say(self, message: str) -> None: ...
+
+
+_ORIGINS = {"taken up": "goes on after", "over": "taken over from an earlier run:"}
 
 
 class LiveReporter:
@@ -64,6 +68,10 @@ class LiveReporter:
             self._progress.stop()
             self._progress = None
 
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(_taken_up(epochs, origin), highlight=False, markup=False)
+
 
 class PlainReporter:
     """One line an epoch; a training of many seconds an epoch also tells how far it is."""
@@ -94,6 +102,9 @@ class PlainReporter:
     def training_ends(self) -> None:
         pass
 
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
+        self.say(_taken_up(epochs, origin))
+
 
 class SilentReporter:
     """Says nothing (`--quiet`)."""
@@ -111,6 +122,9 @@ class SilentReporter:
         pass
 
     def training_ends(self) -> None:
+        pass
+
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
         pass
 
 
@@ -131,6 +145,10 @@ class LoggedReporter:
     def epoch_ends(self, epoch: Epoch) -> None:
         self._write(_line(epoch))
         self._reporter.epoch_ends(epoch)
+
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
+        self._write(_taken_up(epochs, origin))
+        self._reporter.taken_up(epochs, origin)
 
     def _write(self, line: str) -> None:
         with self._log.open("a", encoding="utf-8") as log:
@@ -160,6 +178,14 @@ def _short_line(epoch: Epoch) -> str:
     return (
         f"{epoch.stage} {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}  "
         f"accuracy {epoch.accuracy:.4f}  val {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s"
+    )
+
+
+def _taken_up(epochs: Sequence[Epoch], origin: str) -> str:
+    last = epochs[-1]
+    return (
+        f"{last.stage}  {_ORIGINS[origin]} epoch {last.epoch}/{last.epochs}  "
+        f"val_accuracy {last.val_accuracy:.4f}"
     )
 
 

@@ -37,6 +37,7 @@ from netopt_cli.files import (
     write_text,
 )
 from netopt_cli.observer import Epoch
+from netopt_cli.run_dir import RECORD
 from netopt_cli.tables import COLUMNS, markdown
 
 
@@ -44,7 +45,8 @@ class Record:
     """The record of one run."""
 
     def __init__(self, folder: Path, *, config_yaml: str, command: list[str], seed: int) -> None:
-        """Opens the run directory, which exists and is empty.
+        """Opens the run directory, which exists and is empty, or holds an unfinished run, whose
+        rows are kept.
 
         Args:
             config_yaml: The resolved config.
@@ -52,6 +54,7 @@ class Record:
         """
         self.folder = folder
         self._started = time.monotonic()
+        self._seconds_before = 0.0
         self._rows: list[dict[str, Any]] = []
         self._exports: list[dict[str, Any]] = []
         self._exits: list[dict[str, Any]] = []
@@ -69,8 +72,34 @@ class Record:
             "git": describe_git(Path.cwd()),
             "stages": {},
         }
+        if (folder / RECORD).exists():
+            self._take_up(json.loads((folder / RECORD).read_text()))
         write_text(folder / "config.yaml", config_yaml)
         self._write_json()
+
+    def _take_up(self, facts: dict[str, Any]) -> None:
+        """Goes on with a record. What was written of a row before the row itself goes: it is made
+        anew. The history comes again from the trainings that are taken up."""
+        self._rows = facts["rows"]
+        named = {(row["stage"], row["seed"]) for row in self._rows}
+        self._exports = [each for each in facts["exports"] if _name(each) in named]
+        self._exits = [each for each in facts.get("exits", []) if _name(each) in named]
+        measured = {(row["stage"], row["role"]) for row in self._rows}
+        self._robustness = [
+            each
+            for each in facts.get("robustness", [])
+            if (each["stage"], each["role"]) in measured
+        ]
+        self._seconds_before = facts.get("wall_seconds", 0.0)
+        self._facts |= {
+            name: facts[name] for name in ("started", "stages", "command") if name in facts
+        }
+        self._facts["resumed"] = [*facts.get("resumed", []), _now()]
+
+    def row_of(self, stage: str, role: str) -> dict[str, Any] | None:
+        """The row of a stage, if it has been measured."""
+        wanted = (stage, role)
+        return next((r for r in self._rows if (r["stage"], r["role"]) == wanted), None)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -91,7 +120,9 @@ class Record:
         self._write_json()
 
     def stage_note(self, label: str, message: str) -> None:
-        self._facts["stages"].setdefault(label, {}).setdefault("notes", []).append(message)
+        notes = self._facts["stages"].setdefault(label, {}).setdefault("notes", [])
+        if message not in notes:  # as they are when a stage is gone through again
+            notes.append(message)
 
     def stage_folder(self, label: str) -> Path:
         folder = self.folder / label
@@ -191,7 +222,7 @@ class Record:
             "status": status,
             "error": error,
             "ended": _now(),
-            "wall_seconds": round(time.monotonic() - self._started, 3),
+            "wall_seconds": round(self._seconds_before + time.monotonic() - self._started, 3),
         }
         self._write_json()
 
@@ -200,6 +231,10 @@ class Record:
         write_text(
             self.folder / "record.json", json.dumps(_plain(content), indent=2, allow_nan=False)
         )
+
+
+def _name(row: dict[str, Any]) -> tuple[str, int]:
+    return row["stage"], row["seed"]
 
 
 def _csv(header: list[str], rows: list[dict[str, Any]]) -> str:

@@ -1,18 +1,26 @@
 """Directories of runs: made atomically, so that no two runs share one."""
 
+import fcntl
 import itertools
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from netopt_cli.errors import ConfigError, StorageError
-from netopt_cli.files import link_atomically
+from netopt_cli.files import link_atomically, storage
 
 LOG = "run.log"
 RECORD = "record.json"
 LATEST = "latest"
+CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+_WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
+"""Names of the folders in the directory of a run."""
 _BEFORE_THE_START = {LOG, "config.yaml"}
 
 
@@ -54,9 +62,54 @@ def use_run_dir(path: Path) -> Path:
 
 
 def refuse_finished(path: Path) -> None:
-    """Raises ConfigError when `path` holds the record of a run."""
-    if (path / RECORD).exists():
+    """Raises ConfigError when `path` holds the record of a run that cannot go on."""
+    if (path / RECORD).exists() and not can_go_on(path):
         raise ConfigError(f"{path} already holds the record of a run: choose another directory")
+
+
+def can_go_on(path: Path) -> bool:
+    """Whether the directory holds a run that has begun and is not complete."""
+    record = path / RECORD
+    if not record.exists():
+        return False
+    facts = json.loads(record.read_text())
+    return "kind" not in facts and facts["status"] != "completed"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps a run directory for this process, however it ends.
+
+    Raises:
+        ConfigError: Another process works in it.
+    """
+    with storage(path), (path / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another process works in {path}: wait for it, or choose another directory"
+            ) from error
+        yield
+
+
+def refuse_links_out(path: Path) -> None:
+    """Refuses a directory in which what a run writes would be written somewhere else.
+
+    The directory itself may be a link, which is the user's own; what is in it may be a stranger's.
+
+    Raises:
+        ConfigError: Naming the link.
+    """
+    home = path.resolve()
+    for entry in path.iterdir():
+        inside = entry.rglob("*") if _WRITTEN_INTO.match(entry.name) else ()
+        for each in (entry, *inside):
+            if each.is_symlink() and not each.resolve().is_relative_to(home):
+                raise ConfigError(
+                    f"{path} has a link that leads out of it, {each.relative_to(path)}: a run "
+                    "would write there; choose another directory"
+                )
 
 
 def recorded_rows(path: Path) -> list[dict[str, Any]]:

@@ -27,9 +27,11 @@ COLUMNS = (
     "peak_memory_bytes",
     "parity_max_abs",
     "train_seconds",
+    "trained_by",
     "control",
 )
-"""The columns of metrics.csv. `control` names the row that this one is to be compared with."""
+"""The columns of metrics.csv. `trained_by` says where a training was taken over from; `control`
+names the row that this one is to be compared with."""
 
 Row = dict[str, Any]
 
@@ -50,6 +52,9 @@ def count_text(count: float) -> str:
     return f"{count:,.0f}"
 
 
+_REUSED = " *"
+"""Behind the time of a training that an earlier run has done."""
+
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "stage": row_name,
     "accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
@@ -63,7 +68,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "params": lambda row: count_text(row["params"]),
     "trained": lambda row: count_text(row["trainable_params"]),
     "memory": lambda row: bytes_text(row["peak_memory_bytes"]),
-    "training": lambda row: f"{row['train_seconds']:.1f} s",
+    "training": lambda row: f"{row['train_seconds']:.1f} s{_REUSED if row['trained_by'] else ''}",
     "compared with": lambda row: row["control"] or "",
 }
 _DISPENSABLE = (

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from netopt_cli.contracts import ArchBuilder, Modifier, Network, Target
 from netopt_cli.dataset import Dataset
+from netopt_cli.engine.checkpoints import Checkpoints
 from netopt_cli.engine.evaluation import Evaluator
 from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.engine.teacher_cache import KeptTeacher
-from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.engine.training import FitResult, Origin, fit
 from netopt_cli.errors import DivergedError, InputError
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
@@ -54,13 +53,16 @@ class Trainings:
         seed: int,
         record: Record,
         reporter: Reporter,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
+        """Args: checkpoints: Where trainings are kept; None for several workers."""
         self.data = data
         self.seed = seed
         self.settings = settings
         self.record = record
         self.reporter = reporter
         self.target = target
+        self._checkpoints = checkpoints
         self._arch = arch
         self._teachers: dict[str, keras.Model] = {}
         self._rewound: dict[int, list[np.ndarray]] = {}
@@ -81,7 +83,6 @@ class Trainings:
         epochs: int,
         trainer: Trainer,
         data: Dataset | None,
-        cache: Path | None,
     ) -> tuple[keras.Model, str]:
         """A teacher, trained the first time that it is asked for, and what became of it then."""
         data = self.data if data is None else data
@@ -92,31 +93,15 @@ class Trainings:
             network = self.build(arch, self.seed + 1, data)
             teacher = network.model
             if epochs:
-                how = self._teach(network, trainer, epochs, data, cache)
+                title = f"{trainer.name} teacher"
+                result = self.train(network, trainer, epochs=epochs, title=title, data=data)
+                how = f"trained in {result.seconds:.1f} s"
             teacher.trainable = False
             if self.target.is_chief:
                 file = f"{len(self._teachers) + 1}-{teacher.name}.keras"
                 self.record.save_model("teachers", teacher, file)
             self._teachers[key] = teacher
         return self._teachers[key], how
-
-    def _teach(
-        self, network: Network, trainer: Trainer, epochs: int, data: Dataset, cache: Path | None
-    ) -> str:
-        """Trains a teacher, or takes its weights from the cache; says which."""
-        settings = replace(self.settings, epochs=epochs)
-        kept = None
-        # Several workers could find different states of the folder, and wait for one another.
-        if cache is not None and self.target.workers == 1:
-            kept = KeptTeacher(cache, network.model, data, settings, self.seed)
-            if kept.restore():
-                return f"trained by an earlier run: {kept.path}"
-        before = trainer.seconds
-        title = f"{trainer.name} teacher"
-        self.train(network, trainer, epochs=epochs, title=title, data=data)
-        if kept is not None:
-            kept.save()
-        return f"trained in {trainer.seconds - before:.1f} s"
 
     def rewound(self, epochs: int, trainer: Trainer) -> Network:
         """The run's arch after the first `epochs` of the baseline's training."""
@@ -168,6 +153,8 @@ class Trainings:
                 observer=_Recording(self.reporter, self.record),
                 stage=title,
                 stop_after=stop_after,
+                checkpoints=self._checkpoints,
+                lineage=trainer.lineage,
             )
         except (DivergedError, KeyboardInterrupt) as error:
             path = self.record.save_model(trainer.label, network.model, "last_good.keras")
@@ -176,6 +163,7 @@ class Trainings:
             self.reporter.say(f"interrupted in '{title}': the weights so far are in {path}")
             raise
         trainer.seconds += result.seconds
+        trainer.origins.append(result.origin)
         self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
         return result
 
@@ -184,13 +172,22 @@ class Trainer:
     """The context of one stage (or control): see `contracts.Context`."""
 
     def __init__(
-        self, trainings: Trainings, *, label: str, name: str, is_first: bool = False
+        self,
+        trainings: Trainings,
+        *,
+        label: str,
+        name: str,
+        is_first: bool = False,
+        lineage: str = "",
     ) -> None:
+        """Args: lineage: The settings of the stages so far, see `identity.training_name`."""
         self._trainings = trainings
         self.label = label
         self.name = name
         self.is_first = is_first
+        self.lineage = lineage
         self.calls: list[FitCall] = []
+        self.origins: list[Origin] = []
         self.seconds = 0.0
         self.trainable_params = 0
 
@@ -266,9 +263,8 @@ class Trainer:
         *,
         epochs: int,
         data: Dataset | None = None,
-        cache: Path | None = None,
     ) -> keras.Model:
-        model, how = self._trainings.teacher(arch, epochs, self, data, cache)
+        model, how = self._trainings.teacher(arch, epochs, self, data)
         known = self.data if data is None else data
         _, accuracy = Evaluator(model, known, known.validation)()
         self.note(
@@ -308,11 +304,17 @@ class _Recording:
         self._record.add_epoch(epoch)
         self._reporter.epoch_ends(epoch)
 
+    def taken_up(self, epochs: Sequence[Epoch], origin: str) -> None:
+        for epoch in epochs:
+            self._record.add_epoch(epoch)
+        self._reporter.taken_up(epochs, origin)
 
-def _summary(result: FitResult) -> dict[str, float | int]:
+
+def _summary(result: FitResult) -> dict[str, float | int | str]:
     return {
         "epochs_run": len(result.epochs),
         "kept_epoch": result.kept_epoch,
         "val_accuracy": result.val_accuracy,
         "seconds": round(result.seconds, 3),
+        "origin": result.origin,
     }

@@ -49,6 +49,7 @@ def parser() -> Parser:
         help="train and write nothing: show the pipeline with the figures that can be predicted, "
         "and everything that cannot work",
     )
+    add("--no-cache", action="store_true", help="train everything anew: the same as cache=null")
     add("--cfg", "-c", choices=["job", "hydra", "all"], help="show the config instead of running")
     add("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
     add("--resolve", action="store_true", help="with --cfg: with interpolations resolved")
@@ -79,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
             return EXIT_OK
         multirun = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
         overrides = composing.normalise(arguments.overrides, multirun=multirun)
+        if arguments.no_cache:
+            overrides.append("cache=null")
         if arguments.cfg or arguments.info:
             _show(composing, arguments, overrides)
             return EXIT_OK

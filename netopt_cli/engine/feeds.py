@@ -27,8 +27,9 @@ class Feed(Protocol):
     batch_size: int
     """Samples of a step, over all workers and replicas."""
 
-    def epoch(self, epoch: int) -> Any:
-        """Returns the handle of an epoch: given to the compiled function as an argument."""
+    def epoch(self, epoch: int, start: int = 0) -> Any:
+        """Returns the handle of an epoch from step `start` on: given to the compiled function as
+        an argument."""
 
     def draw(self, handle: Any, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns step `step`'s local batch in the form that `samples` takes (in the graph)."""
@@ -67,7 +68,7 @@ class ResidentFeed:
         self.steps = order.steps
         self.batch_size = order.batch_size
 
-    def epoch(self, epoch: int) -> tf.Tensor:
+    def epoch(self, epoch: int, start: int = 0) -> tf.Tensor:
         return tf.constant(self._order(epoch))
 
     def draw(self, handle: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -91,8 +92,8 @@ class StreamFeed:
         self.steps = order.steps
         self.batch_size = order.batch_size
 
-    def epoch(self, epoch: int) -> Any:
-        order = self._order(epoch)
+    def epoch(self, epoch: int, start: int = 0) -> Any:
+        order = self._order(epoch)[start:]
 
         def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return self._source.decode(self._paths[index]), self._y[index]

@@ -16,13 +16,45 @@ from netopt_cli.engine.feeds import Feed
 from netopt_cli.engine.replicas import clip_gradients
 from netopt_cli.errors import InputError
 
-TakeSteps = Callable[[Any, int, int, int], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-"""(epoch's handle, first step of the epoch, number of steps, steps of earlier epochs) -> sum of the
-losses, sum of the accuracies, number of the first step whose loss is not finite (-1: none)."""
-
 _Computed = tuple[tf.Tensor, list[tuple[tf.Tensor, ...]], list[tf.Tensor]]
 _Found = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 _Pairs = list[tuple[keras.Variable, tf.Tensor]]
+
+
+class Steps:
+    """The compiled steps of one training."""
+
+    def __init__(self, take_steps: Any) -> None:
+        self._take_steps = take_steps
+
+    def __call__(self, handle: Any, start: int, count: int, first: int) -> tuple[float, float, int]:
+        """Takes steps of one epoch.
+
+        Args:
+            handle: Of the epoch, from the feed.
+            start: First step of the epoch that is taken.
+            count: How many.
+            first: Steps of earlier epochs.
+
+        Returns:
+            The sums of the losses and of the accuracies, and the number of the first step whose
+            loss is not finite (-1: none).
+        """
+        counts = (tf.constant(start), tf.constant(count), tf.constant(first))
+        loss, accuracy, bad_step = self._take_steps(handle, *counts)
+        return float(loss), float(accuracy), int(bad_step)
+
+    def variables(self, handle: Any) -> list[tf.Variable]:
+        """All that the steps read or write and that outlives them, in the order of the program:
+        weights, slots of the optimizer, masks, teachers, states of random generators.
+
+        Compiles the steps, which the first call then need not do.
+        """
+        counts = [tf.constant(0)] * 3
+        compiled = self._take_steps.get_concrete_function(handle, *counts)
+        by_handle = {id(variable.handle): variable for variable in compiled.variables}
+        captured = (id(outer) for outer, _ in compiled.graph.captures)
+        return [by_handle[handle] for handle in captured if handle in by_handle]
 
 
 def compile_steps(
@@ -35,7 +67,7 @@ def compile_steps(
     modifiers: Sequence[Modifier],
     clip_norm: float | None,
     seed: int,
-) -> TakeSteps:
+) -> Steps:
     """Compiles the steps of one training: data, forward, loss, update, constraints, sums."""
     strategy = target.strategy
     replicas = strategy.num_replicas_in_sync
@@ -88,10 +120,7 @@ def compile_steps(
                 bad_step = step
         return loss_sum, accuracy_sum, bad_step
 
-    def call(handle: Any, start: int, count: int, first: int) -> Any:
-        return take_steps(handle, tf.constant(start), tf.constant(count), tf.constant(first))
-
-    return call
+    return Steps(take_steps)
 
 
 def _gradients(

@@ -7,7 +7,7 @@ end, scores say which weights matter. Each is a `Learned`; `learning` makes the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -56,7 +56,6 @@ def learning(
     learned: Learned,
     weights: Sequence[keras.Variable],
     masks: Masks,
-    before_steps: Callable[[int, int], None] | None,
 ) -> Modifier:
     """Returns the modifier of a training in which importances are learned under masks.
 
@@ -74,7 +73,6 @@ def learning(
         variables=tuple(learned.variables),
         substitute=substitute,
         extra_loss=lambda step: learned.penalty(),
-        before_steps=before_steps,
         settles_at=1.0,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import keras
@@ -41,7 +40,6 @@ class Amalgamate:
         tasks: Name -> classes, counted from 0; None is two halves, `low` and `high`.
         teacher_epochs: Epochs of the experts' training; None is `train.epochs`, 0 takes them as
             they are.
-        teacher_cache: A folder of teachers that runs share; None trains them in each run.
         temperature: T, of the softened predictions.
         student_loss_weight: w, the share of the loss on the labels.
         start: `scratch` from new weights, `current` from those there are; `auto` is `scratch` for
@@ -54,7 +52,6 @@ class Amalgamate:
     teachers: Mapping[str, ArchBuilder] = field(default_factory=dict)
     tasks: Mapping[str, Classes] | None = None
     teacher_epochs: Annotated[int, Field(ge=0)] | None = None
-    teacher_cache: Path | None = None
     temperature: Annotated[float, Field(gt=0)] = 4.0
     student_loss_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
     start: Start = "auto"
@@ -70,7 +67,6 @@ class Amalgamate:
                 self._expert(name),
                 epochs=epochs,
                 data=task_of(context.data, classes),
-                cache=self.teacher_cache,
             )
             heads.append((expert, classes))
         network, restart = started(network, context, self.start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import keras
@@ -47,7 +46,6 @@ class Distill:
         teachers: Further teachers, by any names; they speak of logits alone.
         teacher_epochs: Epochs of the teachers' training; None is `train.epochs`, 0 takes them as
             they are.
-        teacher_cache: A folder of teachers that runs share; None trains them in each run.
         combine: How several teachers become one: see `graph.teaching.Lesson`.
         teacher_weights: Of `combine=weighted`, for `teacher` and then `teachers` in order.
         method: What is matched: see `graph.teaching.Lesson`.
@@ -78,7 +76,6 @@ class Distill:
     teacher: ArchBuilder
     teachers: Mapping[str, ArchBuilder] = field(default_factory=dict)
     teacher_epochs: Annotated[int, Field(ge=0)] | None = None
-    teacher_cache: Path | None = None
     combine: Combine = "average"
     teacher_weights: tuple[Positive, ...] = ()
     method: Method = "logits"
@@ -180,7 +177,7 @@ class Distill:
         epochs = context.epochs if self.teacher_epochs is None else self.teacher_epochs
         teachers = []
         for arch in (self.teacher, *self.teachers.values()):
-            teacher = context.teacher(arch, epochs=epochs, cache=self.teacher_cache)
+            teacher = context.teacher(arch, epochs=epochs)
             accuracy = context.evaluate(teacher)
             if accuracy < student_accuracy:
                 context.note(

@@ -206,7 +206,7 @@ class Prune:
     def _prune_gradually(self, work: MaskedTraining) -> None:
         importance = self._importance(work)
         ramp = _ramp(self.ramp_fraction, lambda so_far: work.prune(importance(), so_far))
-        work.train(self.epochs, Modifier("ramp", before_steps=ramp, settles_at=self.ramp_fraction))
+        work.train(self.epochs, ramp)
 
     def _prune_in_rounds(self, work: MaskedTraining) -> None:
         is_lottery = self.schedule == "lottery"
@@ -227,7 +227,8 @@ class Prune:
         ramp = _ramp(1.0, lambda so_far: work.draw(learned.scores(), so_far))
         epochs = min(self.epochs - 1, max(1, round(self.ramp_fraction * self.epochs)))
         gradual = self.schedule == "polynomial"
-        work.fit(epochs, learning(learned, work.weights, work.masks, ramp if gradual else None))
+        learn = learning(learned, work.weights, work.masks)
+        work.fit(epochs, learn, *([ramp] if gradual else []))
         work.context.note(f"after {epochs} epochs of learning, {learned.summary()}")
         learned.settle()
         work.draw(learned.scores())
@@ -375,19 +376,18 @@ class _Targets:
         return list(self.kernels.values())
 
 
-def _ramp(until: float, draw: Callable[[SoFar], None]) -> Callable[[int, int], None]:
+def _ramp(until: float, draw: Callable[[SoFar], None]) -> Modifier:
     """Returns what draws masks along s(t) = s (1 - (1 - t / until)^3) as training goes on."""
-    drawn_at = 0.0
+    memory = {"drawn_at": 0.0}
 
     def before_steps(step: int, total_steps: int) -> None:
-        nonlocal drawn_at
         time = min(1.0, step / max(1.0, until * total_steps))
         time = math.floor(time * _DRAWS) / _DRAWS
-        if time > drawn_at:
-            drawn_at = time
+        if time > memory["drawn_at"]:
+            memory["drawn_at"] = time
             draw(lambda sparsity: sparsity * (1.0 - (1.0 - time) ** 3))
 
-    return before_steps
+    return Modifier("ramp", before_steps=before_steps, memory=memory, settles_at=until)
 
 
 def _weights_left(size: int, sparsity: float) -> float:

@@ -66,20 +66,24 @@ class Qat:
             self.calibration_samples, _CALIBRATION_BATCH, context.seed
         )
         calibrate(network.model, (x for x, _ in batches))
-        model, frozen = network.model, False
+        model, memory = network.model, {"frozen": False}
 
         def freeze_in_time(step: int, total_steps: int) -> None:
-            nonlocal frozen
-            if step >= self.freeze_at * total_steps and not frozen:
+            if step >= self.freeze_at * total_steps and not memory["frozen"]:
                 freeze(model)
-                frozen = True
+                memory["frozen"] = True
 
         return context.fit(
             network,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
             modifiers=[
-                Modifier("qat", before_steps=freeze_in_time, settles_at=min(self.freeze_at, 0.99))
+                Modifier(
+                    "qat",
+                    before_steps=freeze_in_time,
+                    memory=memory,
+                    settles_at=min(self.freeze_at, 0.99),
+                )
             ],
         )
 
