@@ -46,6 +46,13 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def whole_number(text: str) -> int:
+    """Reads a whole number from 0, for `type=` of an option."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0. Received: '{text}'")
+    return int(text)
+
+
 def add_config_dir(parser: Parser) -> None:
     """Adds the option that names a folder of the user's own configs."""
     parser.add_argument(

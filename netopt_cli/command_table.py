@@ -40,6 +40,18 @@ COMMANDS = {
         "netopt_cli.commands.launch",
         "Start several workers of target=multi_worker on this machine.",
     ),
+    "runs": Command(
+        "netopt_cli.commands.runs",
+        "List, filter and sort the runs in a folder.",
+    ),
+    "compare": Command(
+        "netopt_cli.commands.compare",
+        "Compare runs: accuracy over seeds, cost, Pareto front, configs.",
+    ),
+    "check": Command(
+        "netopt_cli.commands.check",
+        "Check a run against a baseline file: a gate for CI.",
+    ),
     "list": Command(
         "netopt_cli.commands.list_choices",
         "List the config groups and their choices.",

@@ -5,6 +5,7 @@ NetoptError                    exit 1
 │   ├── ConfigError            an unknown group, choice or key; a value of the wrong type or range
 │   ├── DataError              a data set that is missing, malformed or inconsistent
 │   ├── ArchError              a network that cannot be built for this data
+│   ├── RecordError            a run directory without a record, or with one that cannot be read
 │   ├── TargetError            hardware that is not there
 │   └── MissingExtraError      an optional package that is not installed
 └── RunError                   exit 1: the run started and failed
@@ -41,6 +42,10 @@ class DataError(InputError):
 
 
 class ArchError(InputError):
+    pass
+
+
+class RecordError(InputError):
     pass
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 COLUMNS = (
     "stage",
@@ -121,6 +121,9 @@ def fitted(
         more: Said below a table with columns left out: where they are.
         styles: Of each row.
     """
+    from rich import box
+    from rich.table import Table
+
     columns = dict(columns)
     caption = ""
     for name in dispensable:
