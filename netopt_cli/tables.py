@@ -98,6 +98,7 @@ def terminal(rows: list[Row], title: str, width: int) -> Table:
         left=("stage", "compared with"),
         dispensable=_DISPENSABLE,
         more="more figures: metrics.md, metrics.csv",
+        note=_reused_note(rows),
         styles=["dim" if row["role"] == "control" else None for row in rows],
     )
 
@@ -111,6 +112,7 @@ def fitted(
     dispensable: Sequence[str],
     more: str,
     styles: Sequence[str | None],
+    note: str = "",
 ) -> Table:
     """A table for a console of `width` characters.
 
@@ -120,6 +122,7 @@ def fitted(
         dispensable: Columns that are left out, in this order, until the table fits.
         more: Said below a table with columns left out: where they are.
         styles: Of each row.
+        note: Said below the table in any case.
     """
     from rich import box
     from rich.table import Table
@@ -139,7 +142,7 @@ def fitted(
         header_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        caption=caption,
+        caption="\n".join(filter(None, (note, caption))),
         caption_justify="left",
     )
     for name in columns:
@@ -157,4 +160,10 @@ def markdown(rows: list[Row]) -> str:
         f"{table}\n\nSeed {rows[0]['seed']}. Accuracy, sparsity, bytes, latency (batch 1) and "
         "memory are those of the exported file; parameters and MACs those of the Keras network. "
         "`change`: points of accuracy against the row compared with. One seed proves nothing.\n"
-    )
+        f"{_reused_note(rows)}\n"
+    ).rstrip("\n") + "\n"
+
+
+def _reused_note(rows: list[Row]) -> str:
+    is_reused = any(row["trained_by"] for row in rows)
+    return "* trained by an earlier run, with the same settings, data and code" if is_reused else ""

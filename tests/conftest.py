@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["NETOPT_CACHE"] = ""  # tests train what they test; those of the cache name a folder
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; a pipe has no width
 
 from command_line import CommandLine

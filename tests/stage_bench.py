@@ -1,7 +1,6 @@
 """A stage alone: a tiny network, a context that trains it, and a record of what was asked for."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -76,7 +75,6 @@ class Bench:
         *,
         epochs: int,
         data: Dataset | None = None,
-        cache: Path | None = None,
     ) -> keras.Model:
         data = data or self.data
         keras.utils.set_random_seed(1)

@@ -138,8 +138,6 @@ def opt_needs(name: str) -> list[str]:
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
     if "teacher_epochs" in node:
         overrides += [f"opt.{name}.teacher=mlp", f"opt.{name}.teacher_epochs=1"]
-    if "teacher_cache" in node:
-        overrides.append(f"opt.{name}.teacher_cache=null")
     return overrides
 
 

@@ -114,7 +114,7 @@ def test_a_control_that_equals_the_baseline_is_not_trained_again(tmp_path: Path)
 def test_distilling_longer_than_the_baseline_gets_a_student_alone(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=distill", "opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1",
-        "opt.distill.epochs=3", "opt.distill.teacher_cache=null",
+        "opt.distill.epochs=3",
     )  # fmt: skip
     assert names(rows) == [
         ("baseline", "baseline", None),
@@ -156,7 +156,7 @@ def test_quantizing_first_does_not_change_where_a_stage_starts(tmp_path: Path) -
 def test_a_stage_after_one_that_began_anew_goes_on_from_it(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=[regularize,distill]", "opt.distill.teacher=mlp", "opt.distill.epochs=1",
-        "opt.distill.teacher_epochs=1", "opt.distill.teacher_cache=null",
+        "opt.distill.teacher_epochs=1",
     )  # fmt: skip
     assert names(rows)[1:] == [
         ("regularize", "stage", "baseline"),

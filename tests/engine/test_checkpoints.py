@@ -1,0 +1,179 @@
+"""Trainings that are taken up again, or taken over from another run."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from netopt_cli.contracts import Modifier
+from netopt_cli.dataset import Dataset
+from netopt_cli.engine.checkpoints import Cache, Checkpoints, Snapshot
+from netopt_cli.engine.settings import TrainSettings
+from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.graph.averaging import moving_average, stochastic_average
+from netopt_cli.graph.masks import Masks, Unstructured
+from netopt_cli.graph.saliency import magnitude
+from netopt_cli.opt.prune import _ramp
+from netopt_cli.progress import SilentReporter
+from netopt_cli.target import cpu
+
+Modifiers = Callable[[keras.Model], Sequence[Modifier]]
+
+
+class ControlC(SilentReporter):
+    """Presses Ctrl-C when so many steps are done."""
+
+    def __init__(self, at_step: int) -> None:
+        self._at_step = at_step
+
+    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+        if step >= self._at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    with cpu.build().strategy.scope():
+        return keras.Sequential(
+            [
+                keras.Input((4, 4, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(16),
+                keras.layers.BatchNormalization(),
+                keras.layers.ReLU(),
+                keras.layers.Dropout(0.2),
+                keras.layers.Dense(3),
+            ]
+        )
+
+
+def train(
+    data: Dataset,
+    folder: Path,
+    modifiers: Modifiers = lambda model: (),
+    *,
+    observer: SilentReporter | None = None,
+    cache: Cache | None = None,
+    lineage: str = "",
+    seed: int = 0,
+    every_seconds: float = 1e9,
+) -> tuple[keras.Model, FitResult]:
+    model = network()
+    settings = TrainSettings(epochs=4, batch_size=20, learning_rate=0.01, steps_per_call=3)
+    result = fit(
+        model,
+        data,
+        settings,
+        target=cpu.build(),
+        seed=seed,
+        modifiers=modifiers(model),
+        observer=observer or SilentReporter(),
+        stage="test",
+        checkpoints=Checkpoints(folder, every_seconds, cache),
+        lineage=lineage,
+    )
+    return model, result
+
+
+def ramp(model: keras.Model) -> Sequence[Modifier]:
+    weights = [model.trainable_variables[0]]
+    masks = Masks(weights, keep_zeros=False)
+    pattern = Unstructured((((0,), 0.8),))
+
+    def draw(so_far: Callable[[float], float]) -> None:
+        masks.draw(pattern, magnitude(weights)(), so_far)
+
+    return _ramp(0.7, draw), Modifier("hold", constrain=masks.apply)
+
+
+CASES = {
+    "plain": lambda model: (),
+    "pruning along a ramp": ramp,
+    "moving average": lambda model: (moving_average(model, 0.9),),
+    "stochastic average": lambda model: (stochastic_average(model, 0.5),),
+}
+
+
+@pytest.mark.parametrize("at_step", [1, 14, 40])
+@pytest.mark.parametrize("modifiers", CASES.values(), ids=CASES.keys())
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    blobs_data: Dataset, tmp_path: Path, modifiers: Modifiers, at_step: int
+) -> None:
+    undisturbed, expected = train(blobs_data, tmp_path / "undisturbed", modifiers)
+    with pytest.raises(KeyboardInterrupt):
+        train(blobs_data, tmp_path / "a", modifiers, observer=ControlC(at_step))
+    model, result = train(blobs_data, tmp_path / "a", modifiers)
+    assert result.origin == "taken up"
+    for row, right in zip(result.epochs, expected.epochs, strict=True):
+        timeless = {"seconds": 0.0, "images_per_second": 0.0}
+        assert replace(row, **timeless) == replace(right, **timeless)
+    for found, right in zip(model.get_weights(), undisturbed.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+def test_a_finished_training_is_not_done_again(blobs_data: Dataset, tmp_path: Path) -> None:
+    first, _ = train(blobs_data, tmp_path, ramp)
+    again, result = train(blobs_data, tmp_path, ramp, observer=ControlC(0))
+    assert result.origin == "taken up" and len(result.epochs) == 4
+    np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
+
+
+def test_the_checkpoint_before_a_truncated_one_counts(blobs_data: Dataset, tmp_path: Path) -> None:
+    undisturbed, _ = train(blobs_data, tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        train(blobs_data, tmp_path / "a", observer=ControlC(20), every_seconds=0.0)
+    *_, newest = sorted((tmp_path / "a").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    model, result = train(blobs_data, tmp_path / "a")
+    assert result.origin == "taken up"
+    np.testing.assert_array_equal(model.get_weights()[0], undisturbed.get_weights()[0])
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(b"")
+    _, result = train(blobs_data, tmp_path / "a")
+    assert result.origin == "trained"
+
+
+def test_runs_share_a_training_and_only_the_same_one(blobs_data: Dataset, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 10**9)
+    first, _ = train(blobs_data, tmp_path / "a", ramp, cache=cache, lineage="prune 0.8")
+    same, result = train(blobs_data, tmp_path / "b", ramp, cache=cache, lineage="prune 0.8")
+    assert result.origin == "over"
+    np.testing.assert_array_equal(same.get_weights()[0], first.get_weights()[0])
+
+    changed = blobs_data.train.x.copy()
+    changed[0, 0, 0, 0] ^= 1
+    another = replace(blobs_data, train=replace(blobs_data.train, x=changed))
+    others = [
+        train(blobs_data, tmp_path / "c", ramp, cache=cache, lineage="prune 0.9"),
+        train(blobs_data, tmp_path / "d", ramp, cache=cache, lineage="prune 0.8", seed=1),
+        train(another, tmp_path / "e", ramp, cache=cache, lineage="prune 0.8"),
+        train(blobs_data, tmp_path / "f", cache=cache, lineage="prune 0.8"),
+    ]
+    assert [result.origin for _, result in others] == ["trained"] * 4
+    _, plain = train(blobs_data, tmp_path / "g", cache=cache, lineage="whatever comes before")
+    assert plain.origin == "over", "a training that nothing modifies is the same in every pipeline"
+
+
+def test_what_was_used_longest_ago_leaves_the_cache(tmp_path: Path) -> None:
+    array = np.zeros(1000, np.float32)
+    cache = Cache(tmp_path, 11_000)
+    for age, name in ((300, "a"), (200, "b")):
+        cache.add(name, Snapshot([array], [], {}, True))
+        os.utime(tmp_path / f"{name}.npz", (age, age))
+    assert cache.find("a") is not None
+    cache.add("c", Snapshot([array], [], {}, True))
+    assert cache.find("b") is None and cache.find("a") is not None and cache.find("c") is not None
+
+
+def test_a_damaged_file_of_the_cache_is_as_good_as_none(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 10**9)
+    cache.add("a", Snapshot([np.ones(1000)], [], {}, True))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[500] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    assert cache.find("a") is None

@@ -1,0 +1,144 @@
+"""Runs that were killed or interrupted go on, from the command line."""
+
+import csv
+import fcntl
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import CommandLine
+from rich.console import Console
+
+from benchmarks import kills
+from netopt_cli import experiment
+from netopt_cli.config import compose
+
+FAST = (
+    "data=digits", "arch=mlp", "train.epochs=1", "train.batch_size=200", "control=false",
+    "target.timed_runs=5", "target.warmup_runs=1",
+)  # fmt: skip
+
+
+def trained_by(folder: Path) -> dict[str, str]:
+    with (folder / "metrics.csv").open() as file:
+        return {row["stage"]: row["trained_by"] for row in csv.DictReader(file)}
+
+
+def test_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
+    outcomes = kills.measure(tmp_path, kills=2, kills_per_run=2, seed=0)
+    assert sum(outcome.kills for outcome in outcomes) == 2
+    for outcome in outcomes:
+        assert not outcome.differences, outcome
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that failed after its baseline was measured: there is no room for its next model."""
+    folder = tmp_path_factory.mktemp("failed") / "run"
+    folder.mkdir()
+    (folder / "1-regularize").write_text("in the way")
+    done = CommandLine(folder.parent)(
+        "train", *FAST, "opt=regularize", "opt.regularize.epochs=1", "hydra.run.dir=run"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Go on with: netopt resume run" in done.stderr
+    (folder / "1-regularize").unlink()
+    return folder
+
+
+@pytest.fixture
+def unfinished(failed: Path, netopt: CommandLine) -> Path:
+    return Path(shutil.copytree(failed, netopt.folder / "run"))
+
+
+def test_a_failed_run_goes_on_and_nothing_is_done_twice(
+    netopt: CommandLine, unfinished: Path
+) -> None:
+    folder = unfinished
+    before = json.loads((folder / "record.json").read_text())["rows"]
+    assert [row["stage"] for row in before] == ["baseline"]
+    done = netopt("resume", "run")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "completed"
+    assert record["rows"][0] == before[0], "not measured again, its latency neither"
+    assert [row["stage"] for row in record["rows"]] == ["baseline", "regularize"]
+    assert record["command"][:2] == ["netopt", "train"] and len(record["resumed"]) == 1
+    assert not (folder / "checkpoints").exists()
+    with (folder / "history.csv").open() as file:
+        assert [row["stage"] for row in csv.DictReader(file)] == ["baseline", "regularize"]
+    again = netopt("resume", "run")
+    assert again.returncode == 0 and again.stdout == "run\n"
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(
+    netopt: CommandLine, unfinished: Path
+) -> None:
+    words = ("train", *FAST, "opt=regularize", "hydra.run.dir=run")
+    other = netopt(*words, "opt.regularize.epochs=2")
+    assert other.returncode == 2 and "another config" in other.stderr
+    same = netopt(*words, "opt.regularize.epochs=1")
+    assert same.returncode == 0, same.stderr
+    assert "goes on with the run in" in same.stderr
+    finished = netopt(*words, "opt.regularize.epochs=1")
+    assert finished.returncode == 2 and "already holds the record of a run" in finished.stderr
+
+
+def test_a_second_process_in_a_run_directory_is_refused(
+    netopt: CommandLine, unfinished: Path
+) -> None:
+    with (unfinished / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = netopt("resume", "run")
+    assert done.returncode == 2 and "another process works in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no record.json"), ("{", "cannot be read"), ("[]", "is not the record of a run"),
+     ('{"status": "failed", "kind": "sensitivity"}', "start it anew")],
+)  # fmt: skip
+def test_what_is_no_run_is_refused(netopt: CommandLine, content: str | None, message: str) -> None:
+    folder = netopt.folder / "run"
+    folder.mkdir()
+    if content is not None:
+        (folder / "record.json").write_text(content)
+    done = netopt("resume", "run")
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_pipeline_takes_the_baseline_over_and_other_data_do_not(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {
+        "x_train": draw.integers(0, 256, (60, 6, 6, 1), np.uint8),
+        "y_train": np.arange(60) % 3,
+        "x_test": draw.integers(0, 256, (30, 6, 6, 1), np.uint8),
+        "y_test": np.arange(30) % 3,
+    }
+    data = tmp_path / "data.npz"
+    np.savez(data, **arrays)
+    words = [*FAST, "data=npz", f"data.path={data}", "train.batch_size=10"]
+
+    def run(name: str, *more: str) -> dict[str, str]:
+        config = compose([*words, f"cache={tmp_path / 'cache'}", *more])
+        folder = tmp_path / name
+        folder.mkdir()
+        experiment.run(
+            config, folder, allow=(), command=[], messages=Console(quiet=True), quiet=True
+        )
+        return trained_by(folder)
+
+    first = run("a", "opt=regularize", "opt.regularize.epochs=1")
+    assert first == {"baseline": "", "regularize": ""}
+    second = run("b", "opt=prune", "opt.prune.epochs=1")
+    assert second == {"baseline": "earlier run", "prune": ""}
+    arrays["x_train"][0, 0, 0, 0] ^= 1
+    np.savez(data, **arrays)
+    assert run("c") == {"baseline": ""}
+
+
+def test_the_cache_can_be_left_alone(netopt: CommandLine) -> None:
+    done = netopt("train", "--no-cache", "--cfg", "job")
+    assert done.returncode == 0 and "\ncache: null\n" in done.stdout
