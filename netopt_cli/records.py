@@ -61,7 +61,8 @@ class StoredRun:
         value = self._known[key]
         if value is not None and not isinstance(value, kind):
             raise RecordError(
-                f"{self.folder / RECORD}: '{key}' must be a {kind.__name__}. Received: {value!r:.80}"
+                f"{self.folder / RECORD}: '{key}' must be a {kind.__name__}. "
+                f"Received: {value!r:.80}"
             )
         return value
 
@@ -166,7 +167,8 @@ def expand(words: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for word in words:
-        paths = [Path(each) for each in sorted(glob.glob(word))] or [Path(word)]
+        # Path.glob takes no absolute pattern.
+        paths = [Path(each) for each in sorted(glob.glob(word))] or [Path(word)]  # noqa: PTH207
         folders = [folder for path in paths if path.is_dir() for folder in find(path)]
         if not folders:
             raise RecordError(f"'{word}' leads to no run.{_nearest(Path(word))}")
