@@ -1,8 +1,10 @@
 """Directories of runs: made atomically, so that no two runs share one."""
 
+import errno
 import itertools
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ LOG = "run.log"
 RECORD = "record.json"
 LATEST = "latest"
 _BEFORE_THE_START = {LOG, "config.yaml"}
+_WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
+"""Names of the folders in the directory of a run."""
 
 
 def reserve_run_dir(base: Path, name: str) -> Path:
@@ -40,12 +44,13 @@ def use_run_dir(path: Path) -> Path:
     """Makes a directory that the user named, if need be, and returns it.
 
     Raises:
-        ConfigError: When it holds the record of a run.
+        ConfigError: When it holds the record of a run, or a link that would lead a run out of it.
         StorageError: When nothing can be written there.
     """
-    refuse_finished(path)
     try:
+        refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -57,6 +62,25 @@ def refuse_finished(path: Path) -> None:
     """Raises ConfigError when `path` holds the record of a run."""
     if (path / RECORD).exists():
         raise ConfigError(f"{path} already holds the record of a run: choose another directory")
+
+
+def refuse_links_out(path: Path) -> None:
+    """Refuses a directory in which what a run writes would be written somewhere else.
+
+    The directory itself may be a link, which is the user's own; what is in it may be a stranger's.
+
+    Raises:
+        ConfigError: Naming the link.
+    """
+    home = path.resolve()
+    for entry in path.iterdir():
+        inside = entry.rglob("*") if _WRITTEN_INTO.match(entry.name) else ()
+        for each in (entry, *inside):
+            if each.is_symlink() and not each.resolve().is_relative_to(home):
+                raise ConfigError(
+                    f"{path} has a link that leads out of it, {each.relative_to(path)}: a run "
+                    "would write there; choose another directory"
+                )
 
 
 def recorded_rows(path: Path) -> list[dict[str, Any]]:
@@ -107,5 +131,6 @@ def discard_unstarted(path: Path) -> bool:
     return True
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot write to {path}: {error.strerror}")
+def _unwritable(path: Path, error: OSError) -> ConfigError | StorageError:
+    kind = ConfigError if error.errno == errno.ENAMETOOLONG else StorageError
+    return kind(f"cannot write to {path}: {error.strerror}")

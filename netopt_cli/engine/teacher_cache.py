@@ -14,6 +14,7 @@ from netopt_cli import __version__
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.files import storage, write_atomically
+from netopt_cli.keras_file import check_keras_file
 
 _PROBES = 8
 """Samples whose augmentation stands for what the augmentation is."""
@@ -48,6 +49,7 @@ class KeptTeacher:
         """Gives the model the weights of the kept teacher; says whether there is one."""
         if not self.path.exists():
             return False
+        check_keras_file(self.path)
         kept = keras.saving.load_model(self.path, compile=False, safe_mode=True)
         self._model.set_weights(kept.get_weights())
         return True
