@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.files import write_text
@@ -128,9 +129,14 @@ def write(path: Path, baseline: Baseline) -> None:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong first; of a rule, which may be a word too, what is wrong with the rule."""
-    found = error.errors()
-    first = next((each for each in found if "literal_error" not in each["type"]), found[0])
+    """The first thing that is wrong; an unknown key before the one that is missing for it, and what
+    is wrong with a rule before that it is not the word "ignore"."""
+
+    def rank(found: ErrorDetails) -> bool:
+        return found["type"] != "extra_forbidden"
+
+    rules = [each for each in error.errors() if "literal['ignore']" not in each["loc"]]
+    first = min(rules or error.errors(), key=rank)
     place = [str(part) for part in first["loc"] if part not in ("Rule", "literal['ignore']")]
     where = ".".join(part for part in place if not part.startswith("dict["))
     if first["type"] == "extra_forbidden":

@@ -50,8 +50,8 @@ def default_rules(seeds: int) -> dict[str, Rule | Ignore]:
     """The rules that a new baseline gets.
 
     What is counted is exact unless the seeds differ in it; what is packed depends on the trained
-    weights; latency is a ratio to a row of the same run, and the clock of a shared machine allows no
-    less than a quarter. Without a spread, one point of accuracy is allowed.
+    weights; latency is a ratio to a row of the same run, and the clock of a shared machine allows
+    no less than a quarter. Without a spread, one point of accuracy is allowed.
     """
     has_spread = seeds >= FEWEST
     accuracy = Rule(direction="higher", absolute=0.003, spread=True)
@@ -183,7 +183,7 @@ def _check(group: Group, row: str, column: str, rule: Rule, baseline: Baseline) 
         "baseline": _figure_text(column, figure),
         "received": _figure_text(column, received),
         "change": _amount(column, change, figure.mean, "+"),
-        "allowed": sign + _amount(column, allowed, figure.mean, ""),
+        "allowed": sign + _amount(column, allowed, figure.mean, "") if allowed else "0",
     }
     message = (
         ""

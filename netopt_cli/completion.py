@@ -190,15 +190,22 @@ def _root() -> dict[str, Any]:
     return {name: content[name] for name in content if name not in ("defaults", *sections)}
 
 
-def _keys(path: Path, prefix: str) -> dict[str, Any]:
-    """The dotted keys of a YAML, with those of its base and the choices in its defaults list."""
+def _keys(path: Path, prefix: str, outer: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The dotted keys of a YAML, with those of its base and the choices in its defaults list.
+
+    Args:
+        outer: The files that this one is the base of; one that is its own base has none.
+    """
+    if path in outer:
+        return {}
     content = _yaml(path)
+    listed = content.pop("defaults", None)
     found: dict[str, Any] = {}
-    for entry in content.pop("defaults", []):
+    for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, str) and entry != "_self_":
-            found |= _keys(path.with_name(f"{entry}.yaml"), prefix)
+            found |= _keys(path.parent / f"{entry}.yaml", prefix, (*outer, path))
         for name, choice in entry.items() if isinstance(entry, dict) else ():
-            group, at, package = name.lstrip("/").partition("@")
+            group, at, package = str(name).lstrip("/").partition("@")
             if at:
                 value = _Choice(choice)
                 value.group = group
@@ -217,4 +224,10 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    from netopt_cli.yaml_limits import read_text
+
+    try:
+        content = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML") from error
+    return content if isinstance(content, dict) else {}

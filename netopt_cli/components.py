@@ -111,7 +111,7 @@ def _bind(node: Any, allow: Collection[str], where: str, runtime: Set[str] = fro
     if name is None:
         raise ConfigError(f"{where}._target_ must be given: what the section configures")
     _check_target(name, where, allow)
-    target = _load(name, where)
+    target = load_target(name, where)
     known = _parameters(target).keys() - runtime
     annotations = _annotations(target)
     arguments = {}
@@ -207,7 +207,8 @@ def _check_target(name: Any, where: str, allow: Collection[str]) -> None:
     if any(name.startswith(f"{package}.") for package in allow) or _is_safe_keras(name):
         return
     packages = _packages_for(where)
-    if not any(name.startswith(f"{package}.") for package in packages):
+    is_private = name.rpartition(".")[2].startswith("_")
+    if is_private or not any(name.startswith(f"{package}.") for package in packages):
         raise ConfigError(
             f"{where}._target_ may not be '{name}': it must be in {' or '.join(packages)}, or in a "
             "package that you trust and name with --allow PACKAGE"
@@ -233,8 +234,13 @@ def _is_safe_keras(name: str) -> bool:
     )
 
 
-def _load(name: str, where: str) -> Callable[..., Any]:
-    """Imports a target that may be named; it must be defined in the package it is named in."""
+def load_target(name: str, where: str) -> Callable[..., Any]:
+    """Imports a target that may be named; it must be defined in the package it is named in.
+
+    Raises:
+        ConfigError: There is no such class or function.
+        InputError: A package that it needs is not installed.
+    """
     module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)

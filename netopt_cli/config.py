@@ -7,6 +7,7 @@ errors readable after. No TensorFlow is imported.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -32,15 +32,18 @@ from netopt_cli.components import check_targets, check_value
 from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
 from netopt_cli.errors import ConfigError, did_you_mean
 from netopt_cli.export import formats
+from netopt_cli.hydra_seams import check_hydra, check_search_path, prepare_hydra, refuse_swept
 from netopt_cli.overrides import (
     SEARCH_PATH,
     all_choices,
     alternatives,
     refuse_sweeps,
+    refuse_too_much,
     refuse_two_lists,
     search_path,
     stage_list,
 )
+from netopt_cli.time_limit import time_limit
 
 PRIMARY = "run"
 _SECTIONS = ("arch", "data", "train", "target", STAGES)
@@ -54,7 +57,10 @@ _ROOT_KEYS = {
     "cache": str | None,
     "cache_max_megabytes": Annotated[int, Field(ge=1)],
 }
-_HYDRA_PLUGINS = ("hydra._internal.core_plugins.", "hydra.experimental.", "hydra_plugins.")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_][\w-]{0,63}", re.ASCII)
+_COMPOSING_SECONDS = 3
+"""Of the processor, for one config; it takes 0.1. Interpolations of interpolations can take for
+ever, or all memory."""
 
 
 def compose(
@@ -92,13 +98,13 @@ def composer(
     places = create_config_search_path(f"file://{shipped}")
     for folder in own:
         places.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
-    OmegaConf.register_new_resolver(
-        "stages", lambda stages: "+".join(stages) or "none", replace=True
-    )
+    prepare_hydra()
     version.setbase("1.3")
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("netopt", places)
     try:
+        with bounded(), readable_errors():
+            check_search_path(hydra.config_loader.repository.load_config(config_name))
         yield Composer(hydra, config_name, [*own, shipped])
     finally:
         GlobalHydra.instance().clear()
@@ -112,7 +118,7 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
             that may not be named, a section that is none.
         MissingExtraError: For a format of `export` whose packages are not installed.
     """
-    with readable_errors():
+    with bounded(), readable_errors():
         missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=not missing)
     if missing:
@@ -131,6 +137,11 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
         if not isinstance(stages, dict):
             raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
         for name, section in stages.items():
+            if key == STAGES and not _STAGE_NAME.fullmatch(name):
+                raise ConfigError(
+                    "the name of a stage must be letters, digits, _ and -, 64 at most: it names a "
+                    f"directory. Received: {name!r}"
+                )
             where = f"{key}.{name}" if key == STAGES else key
             if not isinstance(section, dict) or "_target_" not in section:
                 raise ConfigError(
@@ -138,33 +149,6 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
                     f"{key}={f'[{name}]' if key == STAGES else 'NAME'}"
                 )
     check_targets(plain, allow)
-
-
-def check_hydra(config: DictConfig, allow: Collection[str] = ()) -> None:
-    """Checks Hydra's own node, which can start code too, and makes it the one in force.
-
-    Raises:
-        ConfigError: For a plug-in that may not be named, a logging set-up, or an environment.
-    """
-    HydraConfig.instance().set_config(config)
-    node = config.hydra
-    trusted = (*_HYDRA_PLUGINS, *(f"{package}." for package in allow))
-    for key in ("launcher", "sweeper", "callbacks"):
-        if node.get(key) is None:
-            continue
-        with readable_errors():
-            plain = OmegaConf.to_container(node[key], resolve=True)
-        for name in _target_names(plain):
-            if not str(name).startswith(trusted):
-                raise ConfigError(
-                    f"hydra.{key} may not name '{name}': it is no plug-in of Hydra, nor in a "
-                    "package that you trust and name with --allow PACKAGE"
-                )
-    for key in ("job_logging", "hydra_logging"):
-        if node[key] is not None and node[key].get("root") is not None:
-            raise ConfigError(f"hydra/{key} is not supported: a run writes its own run.log")
-    if node.job.env_set:
-        raise ConfigError("hydra.job.env_set is not supported: set the variables in the shell")
 
 
 class Composer:
@@ -185,12 +169,13 @@ class Composer:
     def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
         """Composes normalised overrides; the result has Hydra's node."""
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        with readable_errors():
+        with bounded(), readable_errors():
             return self.hydra.compose_config(self.config_name, list(overrides), mode)
 
     def check(self, config: DictConfig, allow: Collection[str] = ()) -> None:
         """Checks a composed configuration with Hydra's node; see `check_job`, `check_hydra`."""
-        check_hydra(config, allow)
+        with bounded(), readable_errors():
+            check_hydra(config, allow)
         job = config.copy()
         with open_dict(job):
             del job["hydra"]
@@ -212,7 +197,9 @@ class Composer:
             key = override.get_key_element()
             if not override.is_sweep_override():
                 choices.append([str(override.input_line)])
-            elif override.is_discrete_sweep():
+                continue
+            refuse_swept(key)
+            if override.is_discrete_sweep():
                 swept = [f"{key}={value}" for value in override.sweep_string_iterator()]
                 choices.append(swept if values or self._is_group(override) else swept[:1])
             elif values:
@@ -283,8 +270,10 @@ class Composer:
         ]
 
     def _parse(self, line: str) -> Override:
+        refuse_too_much(line)
         try:
-            override = self._parser.parse_overrides([line])[0]
+            with bounded():
+                override = self._parser.parse_overrides([line])[0]
         except OverrideParseException as error:
             if "=" in line:
                 raise ConfigError(
@@ -445,6 +434,19 @@ class Composer:
 
 
 @contextmanager
+def bounded() -> Iterator[None]:
+    """Bounds the time and the depth of reading a config."""
+    too_long = "the config takes too long to read: its interpolations multiply"
+    try:
+        with time_limit(_COMPOSING_SECONDS, too_long):
+            yield
+    except RecursionError as error:
+        raise ConfigError("the config is nested too deeply, or refers to itself") from error
+    except ValueError as error:  # of Python's own, for a number of thousands of digits
+        raise ConfigError(f"the config has a value that cannot be read: {error}") from error
+
+
+@contextmanager
 def readable_errors() -> Iterator[None]:
     """Turns the errors of Hydra, OmegaConf and YAML into a ConfigError of one line."""
     try:
@@ -467,13 +469,3 @@ def _missing_config(error: MissingConfigException) -> str:
     if not group:
         return first
     return f"{place}unknown {group} '{name}'.{did_you_mean(name, error.options or [])}"
-
-
-def _target_names(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield value["_target_"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _target_names(inner)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from netopt_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, NetoptError
 
+_LONGEST_MESSAGE = 1_500
+"""Characters: a list of choices fits into it."""
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -22,7 +24,7 @@ def report(error: BaseException, *, log: Path | None = None, where: str = "") ->
     """
     place = f" in {where}" if where else ""
     if isinstance(error, NetoptError):
-        print(f"error{place}: {error}", file=sys.stderr)
+        print(printable(f"error{place}: {error}"), file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted{place}", file=sys.stderr)
@@ -37,9 +39,17 @@ def report(error: BaseException, *, log: Path | None = None, where: str = "") ->
     return EXIT_FAILED
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: cut where nobody reads on, and without the characters that steer one or
+    turn the direction of writing, for messages quote what a stranger's file says."""
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]} …"
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def _report_internal(error: BaseException, log: Path | None, place: str) -> None:
     trace = "".join(traceback.format_exception(error))
-    summary = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    summary = printable(traceback.format_exception_only(error)[-1].strip().splitlines()[0])
     if os.environ.get("NETOPT_TRACEBACK") == "1":
         print(f"{trace}internal error{place}: {summary}", file=sys.stderr)
         return

@@ -150,10 +150,11 @@ def composing(arguments: "argparse.Namespace") -> Iterator["Composer"]:
     """Sets Hydra up as the options of `arguments.add_job_options` say."""
     from netopt_cli.config import composer
 
-    if arguments.allow:
-        # At the end, so that no file of the current directory stands for an installed package.
-        sys.path.append(str(Path.cwd()))
     with composer(config_dir=arguments.config_dir, config_name=arguments.config_name) as hydra:
+        if arguments.allow:
+            # At the end, so that no file of the current directory stands for an installed package,
+            # and after Hydra has looked for its plug-ins, all of which it imports.
+            sys.path.append(str(Path.cwd()))
         yield hydra
 
 
@@ -199,11 +200,13 @@ def directory_of(
     """Makes the directory of a run or sweep: the user's own, or a new one nobody else has."""
     from omegaconf import OmegaConf
 
+    from netopt_cli.hydra_seams import check_own_place
     from netopt_cli.run_dir import reserve_run_dir, use_run_dir
 
     path = Path(str(OmegaConf.select(config, key)))
-    if _is_given(key, overrides):
+    if is_given(key, overrides):
         return use_run_dir(path)
+    check_own_place(path, key)
     return reserve_run_dir(path.parent, rename(path.name))
 
 
@@ -211,10 +214,11 @@ def latest_link(key: str, overrides: Sequence[str], directory: Path) -> Path | N
     """The link beside `directory` that leads to the newest run; none in a place of the user's."""
     from netopt_cli.run_dir import LATEST
 
-    return None if _is_given(key, overrides) else directory.absolute().parent / LATEST
+    return None if is_given(key, overrides) else directory.absolute().parent / LATEST
 
 
-def _is_given(key: str, overrides: Sequence[str]) -> bool:
+def is_given(key: str, overrides: Sequence[str]) -> bool:
+    """Whether the command line sets `key`, of Hydra's node."""
     return any(line.lstrip("+").startswith(f"{key}=") for line in overrides)
 
 

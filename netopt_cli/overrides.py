@@ -13,6 +13,16 @@ from netopt_cli.config_keys import STAGES
 from netopt_cli.errors import ConfigError
 
 SEARCH_PATH = "hydra.searchpath"
+_LONGEST = 20_000
+"""Characters of an override: the class names of ImageNet fit into it."""
+_DEEPEST = 20
+"""Brackets in brackets; the time that Hydra's parser takes grows with their square."""
+_AS_LIST = {
+    STAGES: ", or write opt=[{}] for stages in this order",
+    "seed": ", or write seeds=[{}] for one table of them",
+    "seeds": ", or write seeds=[{}] for one table of them",
+}
+"""What else several values may have meant."""
 
 
 def all_choices(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -53,6 +63,26 @@ def stage_list(value: Any) -> list[str]:
                 f"a stage give it a name of its own: opt=[{stage}] +opt@opt.{stage}2={stage}"
             )
     return stages
+
+
+def refuse_too_much(line: str) -> None:
+    """Refuses an override that is too long, or nested too deeply, to be parsed.
+
+    Raises:
+        ConfigError: Naming the rule.
+    """
+    if len(line) > _LONGEST:
+        raise ConfigError(
+            f"an override must be at most {_LONGEST:,} characters; put what is longer into a file "
+            f"of --config-dir. Received: {len(line):,}, {line[:20]}…"
+        )
+    depth = 0
+    for character in line:
+        depth += (character in "[{(") - (character in "]})")
+        if depth > _DEEPEST:
+            raise ConfigError(
+                f"an override must be at most {_DEEPEST} brackets deep. Received: {line[:40]}…"
+            )
 
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:

@@ -1,6 +1,5 @@
 """Readers of the files that data sets come in, and the one message when a file is not there."""
 
-import gzip
 import math
 import os
 import struct
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from netopt_cli.archives import gunzip
 from netopt_cli.errors import DataError, did_you_mean
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -129,7 +129,7 @@ def _read_idx(folder: Path, name: str, rank: int) -> np.ndarray:
     packed = folder / f"{name}.gz"
     file = packed if packed.is_file() else require_file(folder / name)
     try:
-        content = gzip.decompress(file.read_bytes()) if file == packed else file.read_bytes()
+        content = gunzip(file) if file == packed else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"Cannot read {file}: {error}") from error
     header_bytes = 4 + 4 * rank

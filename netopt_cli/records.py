@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _LEVELS = 3  # DIR/sweep/cell, and one for who sorts runs into folders
 _DECODER = json.JSONDecoder()
+_KEY = re.compile(r'\n  "([^"\\]+)": ')
 
 
 class StoredRun:
@@ -44,9 +46,11 @@ class StoredRun:
         if not (self._text.startswith("{") and self._text.endswith("}")):
             raise RecordError(f"{folder / RECORD} ends in the middle, or is no JSON object")
         self._known: dict[str, Any] = {}
-        if not self._text.startswith('{\n  "'):
+        self._places: dict[str, int] = {}
+        if self._text.startswith('{\n  "'):
+            self._places = {found[1]: found.end() for found in _KEY.finditer(self._text)}
+        else:
             self._known = self._decoded(self._text, 0)
-            self._text = ""
 
     def get(self, key: str, kind: type[T]) -> T | None:
         """The value of a key of the record's top level; None where there is none.
@@ -54,14 +58,13 @@ class StoredRun:
         Raises:
             RecordError: It is no JSON, or not of that kind.
         """
-        if key not in self._known:
-            head = f'\n  "{key}": '
-            at = self._text.find(head)
-            self._known[key] = None if at < 0 else self._decoded(self._text, at + len(head))
-        value = self._known[key]
+        if key in self._places:
+            self._known[key] = self._decoded(self._text, self._places.pop(key))
+        value = self._known.get(key)
         if value is not None and not isinstance(value, kind):
             raise RecordError(
-                f"{self.folder / RECORD}: '{key}' must be a {kind.__name__}. Received: {value!r:.80}"
+                f"{self.folder / RECORD}: '{key}' must be a {kind.__name__}. "
+                f"Received: {value!r:.80}"
             )
         return value
 
@@ -166,7 +169,8 @@ def expand(words: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for word in words:
-        paths = [Path(each) for each in sorted(glob.glob(word))] or [Path(word)]
+        # Path.glob takes no absolute pattern.
+        paths = [Path(each) for each in sorted(glob.glob(word))] or [Path(word)]  # noqa: PTH207
         folders = [folder for path in paths if path.is_dir() for folder in find(path)]
         if not folders:
             raise RecordError(f"'{word}' leads to no run.{_nearest(Path(word))}")

@@ -1,5 +1,6 @@
 """Directories of runs: made atomically, so that no two runs share one."""
 
+import errno
 import fcntl
 import itertools
 import json
@@ -19,9 +20,9 @@ RECORD = "record.json"
 LATEST = "latest"
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
+_BEFORE_THE_START = {LOG, "config.yaml"}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
 """Names of the folders in the directory of a run."""
-_BEFORE_THE_START = {LOG, "config.yaml"}
 
 
 def reserve_run_dir(base: Path, name: str) -> Path:
@@ -48,12 +49,13 @@ def use_run_dir(path: Path) -> Path:
     """Makes a directory that the user named, if need be, and returns it.
 
     Raises:
-        ConfigError: When it holds the record of a run.
+        ConfigError: When it holds the record of a run, or a link that would lead a run out of it.
         StorageError: When nothing can be written there.
     """
-    refuse_finished(path)
     try:
+        refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -160,5 +162,6 @@ def discard_unstarted(path: Path) -> bool:
     return True
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot write to {path}: {error.strerror}")
+def _unwritable(path: Path, error: OSError) -> ConfigError | StorageError:
+    kind = ConfigError if error.errno == errno.ENAMETOOLONG else StorageError
+    return kind(f"cannot write to {path}: {error.strerror}")

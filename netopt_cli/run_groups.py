@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from netopt_cli.columns import number
-from netopt_cli.errors import RecordError
 from netopt_cli.records import Row, StoredRun, expand, last_row
 from netopt_cli.tables import row_name
 

@@ -3,7 +3,6 @@
 import inspect
 import re
 import textwrap
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from netopt_cli.graph.rebuild import (
     rebuild,
     tail,
 )
+from netopt_cli.keras_file import check_keras_file
 
 _PROBABILITIES = {"softmax", "sigmoid", "log_softmax"}
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -101,8 +101,7 @@ def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
         raise ArchError(f"arch.path must be a .keras or .h5 file. Received: path={path}")
     if not path.is_file():
         raise ArchError(f"arch.path does not exist or is not a file. Received: path={path}")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise ArchError(f"arch.path is damaged: a .keras file is a zip archive. Received: {path}")
+    check_keras_file(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises nearly any class on a damaged or hostile file.

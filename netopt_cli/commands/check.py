@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 HELP = "Check a run against a baseline file: a gate for CI."
 _EPILOG = """\
-RUN is a run directory, a parent of seeds, or several runs that differ in their seed alone. Rules and
-tolerances are in FILE, to be edited; docs/ci.md explains them and has a job for GitHub Actions.
+RUN is a run directory, a parent of seeds, or several runs that differ in their seed alone. Rules
+and tolerances are in FILE, to be edited; docs/ci.md explains them, with a job for GitHub Actions.
 
 Examples:
-  netopt check runs/latest --baseline baseline.json --update   # make it, or take the run as the new one
-  netopt check runs/latest --baseline baseline.json --junit check.xml --summary "$GITHUB_STEP_SUMMARY"
+  netopt check runs/latest --baseline baseline.json --update    # makes FILE, or takes RUN as good
+  netopt check runs/latest --baseline baseline.json --junit check.xml --summary summary.md
 
 Exit codes: 0 as good as the baseline, 1 worse or incomplete, 2 wrong input.
 """

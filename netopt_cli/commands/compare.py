@@ -14,8 +14,8 @@ from netopt_cli.run_groups import Group, Skipped, gather
 
 HELP = "Compare runs: accuracy over seeds, cost, Pareto front, configs."
 _EPILOG = """\
-A run is a run directory, a parent of seeds, a sweep, or a glob. Runs that differ in their seed alone
-are one line. Everything is compared with the first.
+A run is a run directory, a parent of seeds, a sweep, or a glob. Runs that differ in their seed
+alone are one line. Everything is compared with the first.
 
 Examples:
   netopt compare runs/20261124-101500-cnn-prune runs/20261124-102200-cnn-quantize
@@ -29,7 +29,7 @@ def parser() -> Parser:
     add = found.add_argument
     add("runs", nargs="+", metavar="RUN", help="run directories, sweeps, globs")
     add("--cost", default="size_bytes", metavar="COLUMN",
-        help="of the Pareto front: size_bytes, latency_ms, macs, params, packed_bytes, …")  # fmt: skip
+        help="of the Pareto front: size_bytes, latency_ms, macs, params, packed_bytes")  # fmt: skip
     add("--stage", default="last", metavar="NAME", help="last (default), all, or a row's name")
     add("--format", choices=["table", "markdown", "csv", "json"], default="table",
         help="how to print (table)")  # fmt: skip

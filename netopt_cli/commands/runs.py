@@ -1,4 +1,4 @@
-"""`netopt runs`: what is in a folder of runs, a line each; chosen, sorted, as table, CSV or JSON."""
+"""`netopt runs`: what is in a folder of runs, a line each, chosen and sorted."""
 
 import json
 import sys

@@ -220,12 +220,16 @@ def _with_files(composing: "Composer", overrides: list[str]) -> tuple["DictConfi
 
 
 def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
-    from netopt_cli.config import check_hydra, readable_errors
+    from netopt_cli.config import bounded, readable_errors
+    from netopt_cli.hydra_seams import check_cell_place, check_hydra
 
     config, overrides = _with_files(composing, overrides)
     for cell in composing.cells(overrides):
         composing.check(composing.compose(cell), job.allow)
-    check_hydra(config, job.allow)
+    with bounded(), readable_errors():
+        check_hydra(config, job.allow)
+    if not jobs.is_given("hydra.sweep.subdir", overrides):
+        check_cell_place(config)
     directory = jobs.directory_of(config, "hydra.sweep.dir", overrides)
     try:
         with readable_errors():
@@ -244,9 +248,9 @@ def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
 def _show(composing: "Composer", arguments: "argparse.Namespace", overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    from netopt_cli.config import readable_errors
+    from netopt_cli.config import bounded, readable_errors
 
-    with readable_errors():
+    with bounded(), readable_errors():
         if arguments.info:
             composing.hydra.show_info(arguments.info, composing.config_name, overrides)
             return

@@ -11,6 +11,7 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.errors import DataError, did_you_mean
+from netopt_cli.image_header import check_image
 from netopt_cli.readers import require_folder
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -117,7 +118,7 @@ def _images(folder: Path, root: Path) -> Iterator[Path]:
     """Yields the image files anywhere in `folder`, sorted, headers checked."""
     for file in sorted(folder.rglob("*")):
         if _is_inside(file, root) and file.suffix.lower() in SUFFIXES and file.is_file():
-            _check_header(file)
+            check_image(file)
             yield file
 
 
@@ -128,20 +129,3 @@ def _is_inside(entry: Path, root: Path) -> bool:
             f"The link {entry} leads out of {root}, to {entry.resolve()}: copy the file."
         )
     return not entry.name.startswith(".")
-
-
-def _check_header(file: Path) -> None:
-    try:
-        with file.open("rb") as stream:
-            header = stream.read(30)
-    except OSError as error:
-        raise DataError(f"Cannot read the image {file}: {error.strerror}") from error
-    if header.startswith(b"BM"):
-        bits_per_pixel = int.from_bytes(header[28:30], "little")
-        if bits_per_pixel not in (24, 32):
-            raise DataError(
-                f"A bmp image must have 24 or 32 bits a pixel. Received: {file} with "
-                f"{bits_per_pixel}."
-            )
-    elif not header.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
-        raise DataError(f"Not a png, jpg, bmp or gif image: {file}")
