@@ -26,7 +26,8 @@ def storage(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise StorageError(
-            f"Cannot write {path}: {reason}. Choose another place with hydra.run.dir=DIR."
+            f"Cannot write {path}: {reason}. Make room, or choose another place with "
+            "hydra.run.dir=DIR."
         ) from error
 
 

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,26 @@ def test_a_second_process_in_a_run_directory_is_refused(
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = netopt("resume", "run")
     assert done.returncode == 2 and "another process works in" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(netopt: CommandLine) -> None:
+    disk = netopt.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small disk can be mounted by root alone")
+    try:
+        words = (*FAST, "opt=prune", "opt.prune.epochs=1", "hydra.run.dir=disk/run")
+        done = netopt("train", *words)
+        assert done.returncode == 1
+        assert "no space is left" in done.stderr and "netopt resume disk/run" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        done = netopt("resume", "disk/run")
+        assert done.returncode == 0, done.stderr
+        assert list(trained_by(disk / "run")) == ["baseline", "prune"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize(
