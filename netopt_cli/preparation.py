@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from netopt_cli.errors import NetoptError
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import LOG, point_latest
+from netopt_cli.run_dir import LOG
 from netopt_cli.tables import count_text
 
 
@@ -80,24 +80,29 @@ def prepare(
 
 @contextmanager
 def recording(
-    cfg: DictConfig, parts: Parts, run_dir: Path, *, command: list[str], latest: Path | None
+    cfg: DictConfig,
+    parts: Parts,
+    run_dir: Path,
+    *,
+    command: list[str],
+    started: Callable[[], object] | None,
 ) -> Iterator[Record]:
     """Opens the record of a run, and closes it as what became of the run.
 
     Args:
         run_dir: An existing, empty directory.
         command: The words that started the run.
-        latest: A link that shall lead to this run from now on.
+        started: Called when there is a record.
     """
     record = Record(
         run_dir, config_yaml=OmegaConf.to_yaml(cfg, resolve=True), command=command, seed=cfg.seed
     )
-    if latest is not None:
-        point_latest(latest, run_dir)
     record.fact("config", OmegaConf.to_container(cfg, resolve=True))
     record.fact("dataset", _describe(parts.data))
     record.fact("pipeline", list(parts.stages))
     try:
+        if started is not None:
+            started()
         yield record
     except KeyboardInterrupt:
         record.finish("interrupted")

@@ -15,6 +15,9 @@ from netopt_cli.files import link_atomically
 LOG = "run.log"
 RECORD = "record.json"
 LATEST = "latest"
+SEEDS = "seeds"
+"""The kind of a record of several seeds; that of one run has no kind."""
+
 _BEFORE_THE_START = {LOG, "config.yaml"}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
 """Names of the folders in the directory of a run."""
@@ -106,6 +109,13 @@ def recorded_robustness(path: Path) -> list[dict[str, Any]]:
 def recorded_responses(path: Path) -> list[dict[str, Any]]:
     """The rows of `netopt sensitivity` in the record of a run."""
     return _recorded(path, "responses")
+
+
+def recorded_seeds(path: Path) -> dict[str, Any]:
+    """The record of several seeds; empty for the directory of one run."""
+    record = path / RECORD
+    found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    return found if found.get("kind") == SEEDS else {}
 
 
 def _recorded(path: Path, key: str) -> list[dict[str, Any]]:
