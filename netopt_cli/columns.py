@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netopt_cli.errors import InputError, did_you_mean
+from netopt_cli.statistics import Summary
 from netopt_cli.tables import COLUMNS, bytes_text, count_text
 
 
@@ -46,8 +47,8 @@ def _number(value: float) -> str:
 
 
 LATENCY_RATIO = "latency_ratio"
-"""The median latency divided by that of another row of the same run: the same on a machine twice
-as slow. Computed where it is needed; in no table of a run."""
+"""The median latency, the least of the seeds, divided by that of another row of the same run: the
+same on a machine twice as slow. Computed where it is needed; in no table of a run."""
 
 FIGURES = {
     "accuracy": Column("accuracy", percent_text, higher_is_better=True),
@@ -97,6 +98,20 @@ def resolve(word: str, known: Iterable[str] = COLUMNS) -> str:
     if found not in names:
         raise InputError(f"unknown column '{word}'.{did_you_mean(word, names)}")
     return found
+
+
+def figure_text(column: str, figure: Summary | None) -> str:
+    """A mean, with the deviation where there is one."""
+    if figure is None:
+        return ""
+    text = describe(column).text
+    if not figure.sd or text(figure.sd) == text(0):
+        return text(figure.mean)
+    mean, deviation = text(figure.mean), text(figure.sd)
+    number, _, unit = mean.rpartition(" ")
+    if number and deviation.endswith(f" {unit}"):
+        return f"{number} ± {deviation}"
+    return f"{mean} ± {deviation}"
 
 
 def number(value: Any) -> float | None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from netopt_cli import text_table
-from netopt_cli.columns import METRICS, describe
+from netopt_cli.columns import METRICS, describe, figure_text
 from netopt_cli.comparing import Difference, Line
-from netopt_cli.statistics import ALPHA, FEWEST, Summary
+from netopt_cli.statistics import ALPHA, FEWEST
 from netopt_cli.text_table import spans
 
 _BESIDE = ("size_bytes", "size_packed_bytes", "latency_ms_median", "macs", "params")
@@ -36,18 +36,6 @@ def columns(lines: Sequence[Line], cost: str) -> dict[str, list[str]]:
             values = [figure_text(name, line.figures.get(name)) for line in lines]
             texts[describe(name).title] = values
     return texts | {"front": ["*" if line.on_front else "" for line in lines]}
-
-
-def figure_text(column: str, figure: Summary | None) -> str:
-    """A mean, with the deviation where there is one."""
-    if figure is None:
-        return ""
-    text = describe(column).text
-    if not figure.sd or text(figure.sd) == text(0):
-        return text(figure.mean)
-    number, _, unit = text(figure.mean).rpartition(" ")
-    deviation = text(figure.sd).removesuffix(f" {unit}")
-    return f"{number} ± {deviation} {unit}" if number else f"{unit} ± {deviation}"
 
 
 def footnotes(lines: Sequence[Line], cost: str) -> list[str]:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from netopt_cli import catalog
+from netopt_cli import catalog, seeds
 from netopt_cli.components import check_targets, check_value
 from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
 from netopt_cli.errors import ConfigError, did_you_mean
@@ -37,6 +37,7 @@ from netopt_cli.overrides import (
     SEARCH_PATH,
     all_choices,
     alternatives,
+    refuse_seed_and_seeds,
     refuse_sweeps,
     refuse_too_much,
     refuse_two_lists,
@@ -49,7 +50,8 @@ PRIMARY = "run"
 _SECTIONS = ("arch", "data", "train", "target", STAGES)
 _OPTIONAL_SECTIONS = ("robustness",)
 _ROOT_KEYS = {
-    "seed": Annotated[int, Field(ge=0, lt=2**31)],
+    "seed": seeds.Seed,
+    "seeds": seeds.Requested,
     "deterministic": bool,
     "control": bool,
     "export": formats.Requested,
@@ -149,6 +151,11 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
                     f"{key}={f'[{name}]' if key == STAGES else 'NAME'}"
                 )
     check_targets(plain, allow)
+    if seeds.listed(plain.get("seeds")) and _is_of_workers(plain["target"]):
+        raise ConfigError(
+            "seeds does not go with target=multi_worker, whose workers meet once in a process: "
+            "start a run for each seed, seed=0, seed=1, …"
+        )
 
 
 class Composer:
@@ -255,6 +262,7 @@ class Composer:
                 plus = self._check_key(parsed[index], configs)
                 key = parsed[index].key_or_group
                 done[index] = [f"{plus}{key}={parsed[index].get_value_string()}"]
+        refuse_seed_and_seeds(parsed, [config.get("seeds") for config in configs])
         return [line for index in sorted(done) for line in done[index]]
 
     def sweep_of_files(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -459,6 +467,10 @@ def readable_errors() -> Iterator[None]:
         lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
         kept = [line.strip() for line in lines if line.strip() and "object_type" not in line]
         raise ConfigError(": ".join(kept[:3]).replace("full_key: : ", "")) from error
+
+
+def _is_of_workers(target: dict[str, Any]) -> bool:
+    return str(target["_target_"]).startswith("netopt_cli.target.multi_worker.")
 
 
 def _missing_config(error: MissingConfigException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def run(
     command: list[str],
     messages: Console,
     quiet: bool,
-    latest: Path | None = None,
+    started: Callable[[], object] | None = None,
 ) -> Experiment:
     """Runs one experiment.
 
@@ -59,7 +60,7 @@ def run(
         allow: Packages outside netopt and Keras that `_target_` may name.
         command: The words that started the run, for the record.
         messages: Where progress goes.
-        latest: A link that shall lead to this run once it has begun.
+        started: Called once the run has begun: there is a record.
 
     Raises:
         InputError: The config cannot work.
@@ -71,7 +72,7 @@ def run(
     if "robustness" in cfg:
         wanted = build(cfg.robustness, allow=allow, where="robustness")
         robustness = wanted.on(parts.data, cfg.seed)
-    with recording(cfg, parts, run_dir, command=command, latest=latest) as record:
+    with recording(cfg, parts, run_dir, command=command, started=started) as record:
         checkpoints = _checkpoints(cfg, run_dir, allow) if parts.target.workers == 1 else None
         trainings = Trainings(
             parts.arch, parts.data, parts.target, parts.settings,

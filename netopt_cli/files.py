@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from netopt_cli.errors import StorageError
 
@@ -78,6 +81,11 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON in lines: paths as text, tuples as lists, NaN and infinities as null."""
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False))
+
+
 def link_atomically(link: Path, target: str) -> None:
     """Makes `link` a symbolic link to `target`, replacing an older link at once."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
@@ -85,3 +93,13 @@ def link_atomically(link: Path, target: str) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(link)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)

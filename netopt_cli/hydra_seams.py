@@ -58,6 +58,11 @@ def prepare_hydra() -> None:
         "stages", lambda stages: "+".join(stages) or "none", replace=True
     )
     OmegaConf.register_new_resolver("folder", _folder, replace=True)
+    OmegaConf.register_new_resolver(
+        "seed_or_seeds",
+        lambda seed, seeds: f"seed{seed}" if seeds is None else "seeds",
+        replace=True,
+    )
 
 
 def check_search_path(primary: ConfigResult | None) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,8 +126,14 @@ class Job:
                 command=list(self.command),
                 messages=consoles().err,
                 quiet=self.quiet,
-                latest=self.latest,
+                started=partial(self._lead_here, directory),
             )
+
+    def _lead_here(self, directory: Path) -> None:
+        from netopt_cli import run_dir
+
+        if self.latest is not None:
+            run_dir.point_latest(self.latest, directory)
 
     def _say(self, directory: Path, rows: Rows, code: int, start: Path) -> None:
         from netopt_cli.terminal import consoles

@@ -89,10 +89,28 @@ def refuse_sweeps(overrides: Sequence[Override]) -> None:
     for override in overrides:
         if override.is_sweep_override():
             key, value = override.key_or_group, override.get_value_string()
-            in_order = f", or write opt=[{value}] for stages in this order" if key == STAGES else ""
+            in_order = _AS_LIST[key].format(value) if key in _AS_LIST else ""
             raise ConfigError(
                 f"{override.input_line} has several values: add -m to run them all{in_order}"
             )
+
+
+def refuse_seed_and_seeds(overrides: Sequence[Override], in_configs: Sequence[Any]) -> None:
+    """Refuses a `seed` beside `seeds`, which would not count.
+
+    Args:
+        in_configs: The values of `seeds` where the overrides do not set it.
+    """
+    given = {override.key_or_group: override for override in overrides}
+    if "seed" not in given:
+        return
+    wanted = alternatives(given["seeds"]) if "seeds" in given else in_configs
+    several = next((value for value in wanted if value is not None), None)
+    if several is not None:
+        raise ConfigError(
+            f"{given['seed'].input_line} does not go with seeds={several}: leave one of them out"
+            + ("" if "seeds" in given else ", seeds=null turns off that of the config")
+        )
 
 
 def refuse_two_lists(overrides: Sequence[Override]) -> None:

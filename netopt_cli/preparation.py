@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from netopt_cli.errors import ConfigError, NetoptError
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import LOG, can_go_on, held, point_latest
+from netopt_cli.run_dir import LOG, can_go_on, held
 from netopt_cli.tables import count_text
 
 
@@ -80,36 +80,46 @@ def prepare(
 
 @contextmanager
 def recording(
-    cfg: DictConfig, parts: Parts, run_dir: Path, *, command: list[str], latest: Path | None
+    cfg: DictConfig,
+    parts: Parts,
+    run_dir: Path,
+    *,
+    command: list[str],
+    started: Callable[[], object] | None,
 ) -> Iterator[Record]:
     """Opens the record of a run, and closes it as what became of the run.
 
     Args:
         run_dir: An existing directory, empty or of a run of this config that is not complete.
         command: The words that started the run.
-        latest: A link that shall lead to this run from now on.
+        started: Called when there is a record.
 
     Raises:
         ConfigError: Another process works there, or a run of another config has begun there.
     """
     with held(run_dir):
-        yield from _recording(cfg, parts, run_dir, command=command, latest=latest)
+        yield from _recording(cfg, parts, run_dir, command=command, started=started)
 
 
 def _recording(
-    cfg: DictConfig, parts: Parts, run_dir: Path, *, command: list[str], latest: Path | None
+    cfg: DictConfig,
+    parts: Parts,
+    run_dir: Path,
+    *,
+    command: list[str],
+    started: Callable[[], object] | None,
 ) -> Iterator[Record]:
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     if can_go_on(run_dir):
         _refuse_another_config(run_dir, config_yaml)
         parts.reporter.say(f"goes on with the run in {run_dir}")
     record = Record(run_dir, config_yaml=config_yaml, command=command, seed=cfg.seed)
-    if latest is not None:
-        point_latest(latest, run_dir)
     record.fact("config", OmegaConf.to_container(cfg, resolve=True))
     record.fact("dataset", _describe(parts.data))
     record.fact("pipeline", list(parts.stages))
     try:
+        if started is not None:
+            started()
         yield record
     except KeyboardInterrupt:
         record.finish("interrupted")

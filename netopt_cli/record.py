@@ -1,4 +1,4 @@
-"""The only writer into `runs/`: a run directory and its files.
+"""The only writer into a run directory, and its files; `seed_record` writes the parent of seeds.
 
     config.yaml  metrics.csv  metrics.md  history.csv  record.json  run.log
     exports.csv  exports.md                     with further formats
@@ -15,11 +15,9 @@ run that dies keeps what it had.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,13 @@ import pandas as pd
 import tensorflow as tf
 
 from netopt_cli import exit_table, export_table, response_table, robustness_table
-from netopt_cli.environment import describe_environment, describe_git
+from netopt_cli.environment import describe_environment, describe_git, timestamp
 from netopt_cli.files import (
     storage,
     write_atomically,
     write_bytes,
     write_folder_atomically,
+    write_json,
     write_text,
 )
 from netopt_cli.observer import Epoch
@@ -67,7 +66,7 @@ class Record:
             "error": None,
             "command": command,
             "seed": seed,
-            "started": _now(),
+            "started": timestamp(),
             "environment": describe_environment(),
             "git": describe_git(Path.cwd()),
             "stages": {},
@@ -94,7 +93,7 @@ class Record:
         self._facts |= {
             name: facts[name] for name in ("started", "stages", "command") if name in facts
         }
-        self._facts["resumed"] = [*facts.get("resumed", []), _now()]
+        self._facts["resumed"] = [*facts.get("resumed", []), timestamp()]
 
     def row_of(self, stage: str, role: str) -> dict[str, Any] | None:
         """The row of a stage, if it has been measured."""
@@ -221,16 +220,14 @@ class Record:
         self._facts |= {
             "status": status,
             "error": error,
-            "ended": _now(),
+            "ended": timestamp(),
             "wall_seconds": round(self._seconds_before + time.monotonic() - self._started, 3),
         }
         self._write_json()
 
     def _write_json(self) -> None:
         content = self._facts | {"rows": self._rows, "exports": self._exports}
-        write_text(
-            self.folder / "record.json", json.dumps(_plain(content), indent=2, allow_nan=False)
-        )
+        write_json(self.folder / RECORD, content)
 
 
 def _name(row: dict[str, Any]) -> tuple[str, int]:
@@ -246,18 +243,3 @@ def _csv(header: list[str], rows: list[dict[str, Any]]) -> str:
 def _rounded(value: Any) -> Any:
     """Seven significant digits: all that a float32 holds."""
     return float(f"{value:.7g}") if isinstance(value, float) else value
-
-
-def _plain(value: Any) -> Any:
-    """Makes a value JSON: paths as text, tuples as lists, NaN and infinities as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

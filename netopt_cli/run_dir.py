@@ -19,6 +19,9 @@ LOG = "run.log"
 RECORD = "record.json"
 LATEST = "latest"
 CHECKPOINTS = "checkpoints"
+SEEDS = "seeds"
+"""The kind of a record of several seeds; that of one run has no kind."""
+
 _LOCK = ".lock"
 _BEFORE_THE_START = {LOG, "config.yaml"}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
@@ -70,12 +73,12 @@ def refuse_finished(path: Path) -> None:
 
 
 def can_go_on(path: Path) -> bool:
-    """Whether the directory holds a run that has begun and is not complete."""
+    """Whether the directory holds a run, or several seeds of one, begun and not complete."""
     record = path / RECORD
     if not record.exists():
         return False
     facts = json.loads(record.read_text())
-    return "kind" not in facts and facts["status"] != "completed"
+    return facts.get("kind", SEEDS) == SEEDS and facts["status"] != "completed"
 
 
 @contextmanager
@@ -137,6 +140,13 @@ def recorded_robustness(path: Path) -> list[dict[str, Any]]:
 def recorded_responses(path: Path) -> list[dict[str, Any]]:
     """The rows of `netopt sensitivity` in the record of a run."""
     return _recorded(path, "responses")
+
+
+def recorded_seeds(path: Path) -> dict[str, Any]:
+    """The record of several seeds; empty for the directory of one run."""
+    record = path / RECORD
+    found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    return found if found.get("kind") == SEEDS else {}
 
 
 def _recorded(path: Path, key: str) -> list[dict[str, Any]]:

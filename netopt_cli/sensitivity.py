@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -40,7 +40,7 @@ def run(
     quiet: bool,
     techniques: Sequence[Technique],
     samples: int | None = None,
-    latest: Path | None = None,
+    started: Callable[[], object] | None = None,
 ) -> list[Row]:
     """Trains the baseline of a config and scans every layer of it.
 
@@ -51,7 +51,7 @@ def run(
         run_dir: An existing, empty directory.
         techniques: What to try, in this order.
         samples: Validation samples to look at; None for all.
-        allow, command, messages, quiet, latest: See `experiment.run`.
+        allow, command, messages, quiet, started: See `experiment.run`.
 
     Returns:
         The rows of sensitivity.csv.
@@ -67,7 +67,7 @@ def run(
     parts = prepare(cfg, run_dir, allow=allow, messages=messages, quiet=quiet)
     if parts.target.workers > 1:
         raise TargetError("sensitivity runs in one process: choose another target")
-    with recording(cfg, parts, run_dir, command=command, latest=latest) as record:
+    with recording(cfg, parts, run_dir, command=command, started=started) as record:
         record.fact("kind", "sensitivity")
         with parts.target.strategy.scope():
             model = parts.network.model if is_trained else _trained(cfg, parts, record)

@@ -67,6 +67,36 @@ def test_a_sweep_leaves_a_complete_run_for_each_cell(netopt: CommandLine) -> Non
     assert (netopt.folder / "runs" / "latest").resolve() == cells[-1]
 
 
+TIMINGS = ["latency_ms_median", "latency_ms_p90", "peak_memory_bytes", "train_seconds"]
+
+
+def test_a_seed_among_others_is_the_run_of_that_seed_alone(netopt: CommandLine) -> None:
+    words = [
+        "train", *FAST, "arch.dropout=0.3", "opt=[prune,quantize]", "opt.prune.epochs=1", "--quiet",
+    ]  # fmt: skip
+    done = netopt(*words, "seeds=[3,1,5]", "--json")
+    assert done.returncode == 0, done.stderr
+    report, last = done.stdout.splitlines()
+    parent = netopt.folder / last
+    assert (netopt.folder / "runs" / "latest").resolve() == parent
+    done = netopt(*words, "seed=1")
+    assert done.returncode == 0, done.stderr
+    alone = netopt.folder / done.stdout.splitlines()[-1]
+    together = parent / "seed-1"
+    assert digests(together) == digests(alone)
+    tables = [pd.read_csv(f / "metrics.csv").drop(columns=TIMINGS) for f in (together, alone)]
+    pd.testing.assert_frame_equal(*tables)
+    files = [
+        {path.relative_to(f).as_posix() for path in f.rglob("*") if "tensorboard" not in path.parts}
+        for f in (together, alone)
+    ]
+    assert files[0] == files[1]
+    assert record_of(together)["config"] == record_of(alone)["config"]
+    rows = json.loads(report)["rows"]
+    assert rows[0]["accuracy"]["values"][1] == record_of(alone)["rows"][0]["accuracy"]
+    assert len({*rows[0]["accuracy"]["values"]}) > 1, "the seeds differ"
+
+
 LISTENING = """
 import signal, sys
 # A shell in the background would hand on that Ctrl-C is ignored.

@@ -66,7 +66,7 @@ def test_too_few_values_give_no_verdict() -> None:
     assert (alone.mean, alone.sd, alone.n, alone.low, alone.high) == (0.5, None, 1, None, None)
     one = paired([0.9], [0.8], higher_is_better=True)
     assert (one.low, one.high, one.p, one.n, one.verdict) == (None, None, None, 1, None)
-    two = paired([0.9, 0.9], [0.8, 0.8], higher_is_better=True)
+    two = paired([9, 9], [8, 8], higher_is_better=True)
     assert two.p == 0 and two.n == 2 and two.verdict is None
     assert welch([1.0, 2.0, 3.0], [9.0], higher_is_better=True).p is None
     with pytest.raises(ValueError, match="no values"):
@@ -79,6 +79,40 @@ def test_figures_that_do_not_vary() -> None:
     smaller = paired([100, 100, 100], [400, 400, 400], higher_is_better=False)
     assert (smaller.difference, smaller.p, smaller.verdict) == (-300, 0, "better")
     assert smaller.low == smaller.high == -300
+    assert paired([400] * 3, [400] * 3, higher_is_better=False).p == 1
     equal = welch([400, 400, 400], [400, 400, 400], higher_is_better=False)
     assert (equal.p, equal.verdict) == (1, "no evidence")
     assert not math.isnan(welch([5, 5, 5], [4, 4, 4], higher_is_better=True).difference)
+
+
+def test_differences_that_agree_by_chance_are_no_certainty() -> None:
+    # Three times one sample of 360 more, and the rounding of floats.
+    a, b = [0.9, 0.95, 0.97], [0.9 - 1 / 360, 0.95 - 1 / 360, 0.97 - 1 / 360]
+    found = paired(a, b, higher_is_better=True)
+    assert found.p is not None and found.p > 0.05 and found.verdict == "no evidence"
+    assert found.low is not None and found.low < 0 < found.difference
+    constant = paired([1.0] * 3, [1 - 1 / 360] * 3, higher_is_better=True)
+    assert constant.verdict == "no evidence"
+    pages = paired([4096, 8192, 12288], [8192, 12288, 16384], higher_is_better=False)
+    assert pages.verdict == "no evidence"
+    # Five times in a row is no chance, nor is much more than a step.
+    assert paired([*a, 0.91, 0.93], [*b, 0.91 - 1 / 360, 0.93 - 1 / 360],
+                  higher_is_better=True).verdict == "better"  # fmt: skip
+    sizes = paired([3000, 3001, 3002], [4000, 4001, 4002], higher_is_better=False)
+    assert sizes.verdict == "better"
+    same = paired(a, a, higher_is_better=True)
+    assert (same.p, same.difference, same.verdict) == (1, 0, "no evidence")
+
+
+def test_coarse_figures_give_no_more_false_verdicts_than_fine_ones() -> None:
+    draw = random.Random(2)
+    trials = 2000
+    for seeds, samples in ((3, 100), (5, 360)):
+        verdicts = 0
+        for _ in range(trials):
+            a, b = (
+                [round(samples * draw.gauss(0.95, 0.006)) / samples for _ in range(seeds)]
+                for _ in range(2)
+            )
+            verdicts += paired(a, b, higher_is_better=True).verdict != "no evidence"
+        assert verdicts / trials < 0.07

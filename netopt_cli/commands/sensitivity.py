@@ -91,6 +91,10 @@ class Scan:
     samples: int | None
 
     def run(self, config: "DictConfig", directory: Path, **given: Any) -> Rows:
+        if config.get("seeds") is not None:
+            raise ConfigError(
+                f"a scan is of one network: give it one seed. Received: seeds={config.seeds}"
+            )
         from netopt_cli import sensitivity
 
         return sensitivity.run(

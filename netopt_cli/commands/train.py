@@ -27,6 +27,7 @@ Overrides are group=choice and key=value; +arch=cnn and arch=cnn mean the same.
   netopt train +arch=cnn +opt=distill
   netopt train arch=resnet opt=[prune,quantize] opt.prune.sparsity=0.9 train.epochs=20
   netopt train opt=distill opt.distill.teacher=vgg        (or =path/to/teacher.keras)
+  netopt train opt=prune seeds=5           (0 to 4; or seeds=[0,3,7]: means, intervals, verdicts)
   netopt train -m arch=mlp,lenet5 'opt=none,[prune,quantize]' seed=0,1,2
   netopt train opt=[prune,cluster,quantize] export=[litert,onnx] --dry-run
 `netopt list` shows the choices, `netopt show GROUP/NAME` the keys of one.
@@ -118,9 +119,14 @@ class Training:
     """The work of a run: see `jobs.Work`."""
 
     def run(self, config: "DictConfig", directory: Path, **given: Any) -> Rows:
-        from netopt_cli import experiment
+        from netopt_cli import experiment, seed_runs, seeds
 
-        return experiment.run(config, directory, **given).rows
+        def alone(*place: Any, **given: Any) -> Rows:
+            return experiment.run(*place, **given).rows
+
+        if seeds.listed(config.get("seeds")):
+            return seed_runs.run(config, directory, alone, **given)
+        return alone(config, directory, **given)
 
     def recorded(self, directory: Path) -> Rows:
         from netopt_cli import run_dir
@@ -130,6 +136,9 @@ class Training:
     def details(self, directory: Path) -> dict[str, Any]:
         from netopt_cli import run_dir
 
+        of_seeds = run_dir.recorded_seeds(directory)
+        if of_seeds:
+            return {name: of_seeds[name] for name in ("kind", "seeds", "failed", "comparisons")}
         found = {
             "exports": run_dir.recorded_exports(directory),
             "exits": run_dir.recorded_exits(directory),
@@ -138,8 +147,19 @@ class Training:
         return {name: rows for name, rows in found.items() if rows}
 
     def tables(self, rows: Rows, directory: Path, width: int) -> "Iterator[RenderableType]":
-        from netopt_cli import exit_table, export_table, robustness_table, run_dir, tables
+        from netopt_cli import (
+            exit_table,
+            export_table,
+            robustness_table,
+            run_dir,
+            seed_tables,
+            tables,
+        )
 
+        of_seeds = run_dir.recorded_seeds(directory)
+        if of_seeds:
+            yield from seed_tables.terminal(of_seeds, directory.name, width)
+            return
         yield tables.terminal(rows, directory.name, width)
         exports = run_dir.recorded_exports(directory)
         if exports:
@@ -183,11 +203,17 @@ def _forecast(
     from omegaconf import open_dict
     from rich.markup import escape
 
+    from netopt_cli import seeds
     from netopt_cli.terminal import consoles, native_output_to
+    from netopt_cli.text_table import spans
 
     with open_dict(config):
         chosen = config.pop("hydra").runtime.choices
-    title = f"{chosen.arch} on {chosen.data}, seed {config.seed}"
+    wanted = seeds.listed(config.get("seeds"))
+    which = f"seeds {spans(list(wanted))}" if wanted else f"seed {config.seed}"
+    title = f"{chosen.arch} on {chosen.data}, {which}"
+    if wanted:
+        config = seeds.alone(config, wanted[0])
     if where:
         title = f"{where}: {' '.join(overrides)}"
     with native_output_to(Path(os.devnull)):

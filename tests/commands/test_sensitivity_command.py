@@ -51,7 +51,8 @@ def test_a_scan_composes_like_a_run(
     assert call["config"].seed == 4
     assert (call["techniques"], call["samples"], call["quiet"]) == (("prune", "bits"), 7, True)
     assert call["run_dir"] == Path(shown).absolute()
-    assert call["latest"] == Path("runs/latest").absolute()
+    call["started"]()
+    assert Path("runs/latest").resolve() == call["run_dir"]
 
 
 def test_json_is_one_line(calls: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> None:
