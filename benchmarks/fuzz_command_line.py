@@ -21,6 +21,7 @@ import contextlib
 import faulthandler
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -364,6 +365,7 @@ def run(example: Example, work: Path) -> tuple[int | None, str]:
         path.write_bytes(content)
     before = _names(work)
     path_before, environment = list(sys.path), dict(os.environ)
+    handlers, level = list(logging.root.handlers), logging.root.level
     out, err = _stream("strict"), _stream("backslashreplace")
     started = time.process_time()
     code: int | None = None
@@ -380,6 +382,8 @@ def run(example: Example, work: Path) -> tuple[int | None, str]:
     if os.environ != environment:
         changed.add("the environment")
     sys.path[:] = path_before
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
     for name in (CONFIGS, "stored", PACKED, "baseline.json", *changed):
         _remove(work / name)
     return code, crash or _wrong(code, said, seconds, changed)
