@@ -116,7 +116,7 @@ def read(path: Path) -> Baseline:
             f"cannot read the baseline {path}: {error.strerror}. "
             "Make it of a good run: netopt check RUN --baseline FILE --update"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the baseline {path} is no JSON: {error}") from error
     try:
         return Baseline.model_validate(content)

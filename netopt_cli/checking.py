@@ -63,7 +63,7 @@ def default_rules(seeds: int) -> dict[str, Rule | Ignore]:
         "size_gzip_bytes": Rule(direction="lower", relative=0.02, spread=True),
         "size_packed_bytes": Rule(direction="lower", relative=0.02, spread=True),
         "sparsity": Rule(direction="higher", absolute=0.001, spread=True),
-        LATENCY_RATIO: Rule(direction="lower", relative=0.25, spread=True),
+        LATENCY_RATIO: Rule(direction="lower", relative=0.25),
         "peak_memory_bytes": Rule(direction="lower", relative=0.25, spread=True),
     }
     return {name: checked.get(name, "ignore") for name in (*METRICS, LATENCY_RATIO)}
@@ -168,9 +168,9 @@ def unchecked(groups: Sequence[Group], baseline: Baseline) -> list[str]:
 def _check(group: Group, row: str, column: str, rule: Rule, baseline: Baseline) -> Check:
     figure = baseline.rows[row].figures[column]
     values = _values(group, row, column, baseline.reference)
-    if len(values) < len(group.runs):
-        missing = len(group.runs) - len(values)
-        of = f" in {missing} of {len(group.runs)} seeds" if len(group.runs) > 1 else ""
+    expected = 1 if column == LATENCY_RATIO else len(group.runs)
+    if len(values) < expected:
+        of = f" in {expected - len(values)} of {expected} seeds" if expected > 1 else ""
         return _failed(row, column, f"the run has no such figure{of}")
     received = _figure(values)
     change = received.mean - figure.mean
@@ -200,14 +200,16 @@ def _failed(row: str, column: str, message: str) -> Check:
 
 
 def _values(group: Group, row: str, column: str, reference: str) -> list[float]:
-    """The figures of a row, a value a seed that has one."""
+    """The figures of a row, a value a seed that has one; of the latency ratio one for all seeds."""
     if column != LATENCY_RATIO:
         return list(group.values(row, column).values())
     if row == reference or reference not in group.rows:
         return []
-    mine = group.values(row, "latency_ms_median")
-    other = group.values(reference, "latency_ms_median")
-    return [mine[seed] / other[seed] for seed in mine if other.get(seed)]
+    mine = group.values(row, "latency_ms_median").values()
+    other = group.values(reference, "latency_ms_median").values()
+    # What else a machine does makes a network slower, at times twice, and never faster: the least
+    # of the seeds is what it can do.
+    return [min(mine) / min(other)] if mine and other and min(other) else []
 
 
 def _figure(values: Sequence[float]) -> Figure:

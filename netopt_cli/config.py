@@ -107,7 +107,8 @@ def composer(
     try:
         with bounded(), readable_errors():
             check_search_path(hydra.config_loader.repository.load_config(config_name))
-        yield Composer(hydra, config_name, [*own, shipped])
+        with readable_errors():
+            yield Composer(hydra, config_name, [*own, shipped])
     finally:
         GlobalHydra.instance().clear()
 
@@ -176,7 +177,7 @@ class Composer:
     def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
         """Composes normalised overrides; the result has Hydra's node."""
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        with bounded(), readable_errors():
+        with hydra_errors():
             return self.hydra.compose_config(self.config_name, list(overrides), mode)
 
     def check(self, config: DictConfig, allow: Collection[str] = ()) -> None:
@@ -246,6 +247,7 @@ class Composer:
         configs = self._compose_cells(done)
         for index in packaged:
             override = parsed[index]
+            self._refuse_list(override)
             group = f"{override.key_or_group}@{override.package}"
             plus = "" if any(group in chosen_groups(config) for config in configs) else "+"
             done[index] = [f"{plus}{group}={override.get_value_string()}"]
@@ -313,15 +315,20 @@ class Composer:
             return [f"{group}={','.join('[' + ','.join(stages) + ']' for stages in lists)}"]
         if values == [None]:
             return []
+        self._refuse_list(override)
         for value in values:
-            if isinstance(value, list):
-                raise ConfigError(
-                    f"{group} takes one choice. Received: {override.input_line}; to run one after "
-                    f"the other: -m {group}={','.join(map(str, value))}"
-                )
             if value not in self._choices[group]:
                 self._refuse_choice(group, str(value))
         return [f"{group}={override.get_value_string()}"]
+
+    def _refuse_list(self, override: Override) -> None:
+        for value in alternatives(override):
+            if isinstance(value, list):
+                key = str(override.get_key_element()).lstrip("+~")
+                raise ConfigError(
+                    f"{key} takes one choice. Received: {override.input_line}; to run one after "
+                    f"the other: -m {key}={','.join(map(str, value))}"
+                )
 
     def _choose_inside(
         self, override: Override, configs: Sequence[DictConfig], given: Collection[str]
@@ -452,6 +459,19 @@ def bounded() -> Iterator[None]:
         raise ConfigError("the config is nested too deeply, or refers to itself") from error
     except ValueError as error:  # of Python's own, for a number of thousands of digits
         raise ConfigError(f"the config has a value that cannot be read: {error}") from error
+
+
+@contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Around calls of Hydra alone: `bounded`, `readable_errors`, and the errors that come of values
+    of a kind that it did not expect."""
+    with bounded():
+        try:
+            with readable_errors():
+                yield
+        except (AssertionError, AttributeError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"Hydra cannot compose the config ({reason})") from error
 
 
 @contextmanager

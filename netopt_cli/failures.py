@@ -7,7 +7,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from netopt_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, NetoptError
+from netopt_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_INPUT, NetoptError
 
 _LONGEST_MESSAGE = 1_500
 """Characters: a list of choices fits into it."""
@@ -35,6 +35,12 @@ def report(error: BaseException, *, log: Path | None = None, where: str = "") ->
             file=sys.stderr,
         )
         return EXIT_FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        print(
+            printable(f"error{place}: a path has a name that is too long: {error.filename}"),
+            file=sys.stderr,
+        )
+        return EXIT_WRONG_INPUT
     _report_internal(error, log, place)
     return EXIT_FAILED
 

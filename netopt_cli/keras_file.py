@@ -37,6 +37,8 @@ def check_keras_file(path: Path) -> None:
         InputError: An archive that must not be unpacked.
     """
     if path.suffix == ".keras":
+        if not zipfile.is_zipfile(path):
+            raise ArchError(f"{path} is damaged: a .keras file is a zip archive")
         members = check_zip(path)
         with zipfile.ZipFile(path) as archive:
             config = next((each for each in members if each.filename == _CONFIG), None)

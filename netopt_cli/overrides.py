@@ -34,6 +34,8 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
     found: list[Path] = []
     for override in overrides:
         if override.key_or_group == SEARCH_PATH:
+            if override.is_sweep_override():
+                raise ConfigError(f"{SEARCH_PATH} cannot be swept. Received: {override.input_line}")
             value = override.value()
             for entry in value if isinstance(value, list) else [value]:
                 folder = Path(str(entry).removeprefix("file://"))

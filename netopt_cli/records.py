@@ -71,7 +71,7 @@ class StoredRun:
     def _decoded(self, text: str, start: int) -> Any:
         try:
             return _DECODER.raw_decode(text, start)[0]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{self.folder / RECORD} is no JSON: {error}") from error
 
     @property

@@ -1,6 +1,5 @@
 """Directories of runs: made atomically, so that no two runs share one."""
 
-import errno
 import fcntl
 import itertools
 import json
@@ -55,8 +54,8 @@ def use_run_dir(path: Path) -> Path:
         ConfigError: When it holds the record of a run, or a link that would lead a run out of it.
         StorageError: When nothing can be written there.
     """
+    refuse_finished(path)
     try:
-        refuse_finished(path)
         path.mkdir(parents=True, exist_ok=True)
         refuse_links_out(path)
         with tempfile.TemporaryFile(dir=path):
@@ -172,6 +171,5 @@ def discard_unstarted(path: Path) -> bool:
     return True
 
 
-def _unwritable(path: Path, error: OSError) -> ConfigError | StorageError:
-    kind = ConfigError if error.errno == errno.ENAMETOOLONG else StorageError
-    return kind(f"cannot write to {path}: {error.strerror}")
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot write to {path}: {error.strerror}")

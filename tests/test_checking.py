@@ -72,6 +72,15 @@ def test_a_machine_twice_as_slow_passes_and_a_stage_twice_as_slow_fails(tmp_path
     assert "+100.00 %" in failed[0].message
 
 
+def test_a_machine_that_is_busy_at_times_passes(tmp_path: Path) -> None:
+    baseline = made(write_seeds(tmp_path / "good", drawn(range(5), 0.95, SD, source=1)))
+    found = drawn(range(5, 10), 0.95, SD, source=2)
+    for seed in (5, 6, 8, 9):
+        found[seed][2]["latency_ms_median"] *= 2
+    found[7][0]["latency_ms_median"] *= 2
+    assert not failures(write_seeds(tmp_path / "busy", found), baseline)
+
+
 def test_bytes_are_exact_one_way(tmp_path: Path) -> None:
     baseline = made(write_run(tmp_path / "good"))
     larger = write_run(tmp_path / "larger", found=rows(size_bytes=4001))

@@ -274,15 +274,16 @@ def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
 def _show(composing: "Composer", arguments: "argparse.Namespace", overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    from netopt_cli.config import bounded, readable_errors
+    from netopt_cli.config import hydra_errors
 
-    with bounded(), readable_errors():
+    with hydra_errors():
         if arguments.info:
             composing.hydra.show_info(arguments.info, composing.config_name, overrides)
             return
         if arguments.package:
             config = composing.compose(overrides)
-            if OmegaConf.select(config, arguments.package, throw_on_missing=False) is None:
+            shown = composing.hydra.get_sanitized_cfg(config, arguments.cfg)
+            if OmegaConf.select(shown, arguments.package, throw_on_missing=False) is None:
                 raise ConfigError(f"--package: the config has no '{arguments.package}'")
         composing.hydra.show_cfg(
             composing.config_name, overrides, arguments.cfg, arguments.package, arguments.resolve

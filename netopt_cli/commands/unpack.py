@@ -20,11 +20,11 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     arguments = parser().read(argv)
     file = Path(arguments.file)
-    output = Path(arguments.output) if arguments.output else file.with_suffix(".tflite")
     try:
         packed = file.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read {file}: {error.strerror}") from error
+    output = Path(arguments.output) if arguments.output else file.with_suffix(".tflite")
     if not output.parent.is_dir():
         raise InputError(f"--output must be in a directory that exists. Received: {output}")
     if output.exists() and not arguments.force:
