@@ -46,8 +46,9 @@ def figure_text(column: str, figure: Summary | None) -> str:
     if not figure.sd or text(figure.sd) == text(0):
         return text(figure.mean)
     number, _, unit = text(figure.mean).rpartition(" ")
-    deviation = text(figure.sd).removesuffix(f" {unit}")
-    return f"{number} ± {deviation} {unit}" if number else f"{unit} ± {deviation}"
+    if not number or not text(figure.sd).endswith(f" {unit}"):
+        return f"{text(figure.mean)} ± {text(figure.sd)}"
+    return f"{number} ± {text(figure.sd).removesuffix(f' {unit}')} {unit}"
 
 
 def footnotes(lines: Sequence[Line], cost: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from netopt_cli.records import StoredRun
 from netopt_cli.report import palette
-from netopt_cli.report.drawing import Drawing, Label, Line
+from netopt_cli.report.drawing import Dot, Drawing, Line
 from netopt_cli.report.scales import (
     BOTTOM,
     LEFT,
@@ -23,7 +23,7 @@ from netopt_cli.report.scales import (
 )
 from netopt_cli.report.subject import Subject, finite
 
-_SIZE = (372, 236)
+_SIZE = (275, 200)
 _MOST_EPOCHS = 100_000
 _BASELINE = "baseline"
 _COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
@@ -113,25 +113,18 @@ def _draw(name: str, trainings: list[Training], measure: str, colour: str) -> Dr
     y = scale([value for _, _, curve in lines for _, value in curve], height - BOTTOM, TOP)
     text = short_percent if measure == "accuracy" else short
     frame(drawing, x, y, x_text=_whole, y_text=text, x_title="epoch")
-    drawing.add(_legend(width, has_control=any(t.name.endswith(" control") for t in trainings)))
     for training, column, curve in lines:
         is_validation = column == own[0]
-        drawing.add(
-            Line(
-                tuple((x(epoch), y(value)) for epoch, value in (curve if len(curve) > 1 else
-                      [(curve[0][0] - 0.15, curve[0][1]), (curve[0][0] + 0.15, curve[0][1])])),
-                colour if training.name == name else palette.CONTROL,
-                2.0 if is_validation else 1.0,
-                is_dashed=training.name != name,
-                opacity=1.0 if is_validation else 0.5,
-            )
-        )  # fmt: skip
+        line = Line(
+            tuple((x(epoch), y(value)) for epoch, value in curve),
+            colour if training.name == name else palette.CONTROL,
+            2.0 if is_validation else 1.0,
+            is_dashed=training.name != name,
+            opacity=1.0 if is_validation else 0.5,
+        )
+        # A line of one point would not be seen.
+        drawing.add(line if len(curve) > 1 else Dot(*line.points[0], line.colour, line.width + 1))
     return drawing
-
-
-def _legend(width: float, *, has_control: bool) -> Label:
-    text = "thin: training" + (", dashed: control" if has_control else "")
-    return Label(width - RIGHT, 16, text, 10, "end", "muted")
 
 
 def _whole(value: float) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from netopt_cli.report import palette
 from netopt_cli.report.markup import Markup, element, joined
+from netopt_cli.text_table import plain
 
 Point = tuple[float, float]
 
@@ -169,7 +170,7 @@ def _paint(axes, mark: Mark, order: int) -> None:  # type: ignore[no-untyped-def
     points = 0.72
     if isinstance(mark, Label):
         axes.text(
-            mark.x, mark.y, mark.text, color=colour, fontsize=mark.size * points, zorder=order,
+            mark.x, mark.y, plain(mark.text), color=colour, fontsize=mark.size * points, zorder=order,
             ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor], va="baseline",
             fontweight="bold" if mark.is_bold else "normal", parse_math=False,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from netopt_cli.report.subject import Subject, finite
 from netopt_cli.statistics import summary
 from netopt_cli.tables import count_text
 
-_LEFT, _WIDTH, _ROW = 110, 560, 30
+_LEFT, _WIDTH, _ROW = 90, 600, 30
 
 
 def rows_of(subject: Subject) -> list[dict[str, Any]]:

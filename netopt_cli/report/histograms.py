@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from netopt_cli.report.drawing import Box, Drawing, Label
 from netopt_cli.report.scales import BOTTOM, LEFT, RIGHT, TOP, frame, scale, short, short_percent
 from netopt_cli.report.subject import Entry, Subject
 
-_SIZE = (372, 216)
+_SIZE = (275, 200)
 _BINS = 60
-_SHOWN = 0.998
+_SHOWN = 0.99
 """The part of the weights that the diagram reaches; a few far ones would flatten it."""
 
 
@@ -56,7 +56,7 @@ def _draw(weights: _Weights, reach: float) -> Drawing:
     shares = counts / nonzero.size
     x = scale([-0.89 * reach, 0.89 * reach], LEFT, width - RIGHT)
     y = scale([0.0, float(shares.max()) or 1.0], height - BOTTOM, TOP + 14)
-    y = type(y)(0.0, y.high, y.start, y.end)
+    y = replace(y, low=0.0)
     frame(drawing, x, y, x_text=short, y_text=short_percent, x_title="weight")
     step = (x.end - x.start) / _BINS
     for share, left in zip(shares.tolist(), edges.tolist(), strict=False):
@@ -68,6 +68,6 @@ def _draw(weights: _Weights, reach: float) -> Drawing:
             )
     zeros = 1 - nonzero.size / weights.values.size
     values = len(np.unique(weights.values))
-    said = f"{weights.values.size:,} weights, {zeros:.1%} zero, {values:,} different"
-    drawing.add(Label(LEFT, 33, said, 10.5, colour="muted"))
+    said = f"{weights.values.size:,} weights: {100 * zeros:.1f} % zero, {values:,} values"
+    drawing.add(Label(LEFT - 30, 33, said, 9.5, colour="muted"))
     return drawing

@@ -89,7 +89,8 @@ def section(subject: Subject) -> Markup | None:
     others = [after[name] for name in after if name not in names]
     if not names:
         return None
-    rows = [_row(name, before.get(name), after.get(name)) for name in names]
+    has_macs = any(layer.macs is not None for layer in after.values())
+    rows = [_row(name, before.get(name), after.get(name), has_macs=has_macs) for name in names]
     if others:
         params = sum(layer.params for layer in others)
         rows.append([f"{len(others)} more, not in the file as weights", "", f"{params:,}",
@@ -101,13 +102,15 @@ def section(subject: Subject) -> Markup | None:
     return joined(element("p", told, class_="note"), table(_HEADER, rows, words=(0, 1)))
 
 
-def _row(name: str, before: Layer | None, after: Layer | None) -> list[str]:
+def _row(name: str, before: Layer | None, after: Layer | None, *, has_macs: bool) -> list[str]:
     def change(text: Any) -> str:
         texts = ["–" if layer is None else text(layer) for layer in (before, after)]
         return texts[0] if texts[0] == texts[1] else " → ".join(texts)
 
     def macs(layer: Layer) -> str:
-        return "–" if layer.macs is None else count_text(layer.macs)
+        # Those of segments with exits are on the record of the whole network alone.
+        unknown = "?" if layer is after and not has_macs else "–"
+        return unknown if layer.macs is None else count_text(layer.macs)
 
     return [
         name,

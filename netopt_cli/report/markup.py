@@ -41,12 +41,14 @@ def table(
     rows: list[list[str]],
     *,
     words: tuple[int, ...] = (0,),
+    wraps: bool = False,
     classes: list[str] | None = None,
 ) -> Markup:
     """A table that scrolls by itself where the window is narrow.
 
     Args:
         words: Columns of words; the others are of figures.
+        wraps: Whether words may go on in a next line.
         classes: A CSS class of each row, or empty.
     """
 
@@ -60,7 +62,9 @@ def table(
     marks = classes or [""] * len(rows)
     head = element("thead", line("th", header, None))
     body = element("tbody", *(line("td", row, mark) for row, mark in zip(rows, marks, strict=True)))
-    return element("div", element("table", head, body), class_="scroll")
+    return element(
+        "div", element("table", head, body, class_="wraps" if wraps else None), class_="scroll"
+    )
 
 
 def _text(value: str | float) -> str:

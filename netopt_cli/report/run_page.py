@@ -26,9 +26,13 @@ class RunReport:
 
     def picture(self) -> Drawing:
         """Its trade-off, learning curves and weights in one picture."""
-        drawn = tradeoff.of_run(self.subject) + curves.of_run(self.subject)
-        drawn += histograms.of_run(self.subject)[0]
-        return gallery(drawn, 3, self.subject.title)
+        subject = self.subject
+        parts = [
+            gallery(tradeoff.of_run(subject), 3, "Trade-off"),
+            gallery(curves.of_run(subject), 4, "Learning curves"),
+            gallery(histograms.of_run(subject)[0], 4, "Weights"),
+        ]
+        return gallery([part for part in parts if part.marks], 1, subject.title)
 
 
 def meta(subject: Subject) -> Markup:

@@ -73,7 +73,7 @@ def frame(
     y_text: Callable[[float], str],
     x_title: str = "",
 ) -> None:
-    """Draws title, grid and ticks."""
+    """Draws title, grid and ticks, those of x where there is a text for them."""
     drawing.add(Label(LEFT, 16, drawing.title, 12.5, is_bold=True))
     for tick in y.ticks():
         drawing.add(
@@ -81,10 +81,11 @@ def frame(
             Label(x.start - 7, y(tick) + 3.5, y_text(tick), 10.5, "end", "muted"),
         )
     for tick in x.ticks():
-        drawing.add(
-            Line(((x(tick), y.start), (x(tick), y.start + 4)), "muted"),
-            Label(x(tick), y.start + 16, x_text(tick), 10.5, "middle", "muted"),
-        )
+        if text := x_text(tick):
+            drawing.add(
+                Line(((x(tick), y.start), (x(tick), y.start + 4)), "muted"),
+                Label(x(tick), y.start + 16, text, 10.5, "middle", "muted"),
+            )
     drawing.add(
         Line(((x.start, y.start), (x.end, y.start)), "muted"),
         Label(x.end, y.start + 32, x_title, 10.5, "end", "muted"),

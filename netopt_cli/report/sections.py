@@ -30,10 +30,10 @@ _ROBUSTNESS = {
 _SHARES = ("clean", "fgsm", "pgd", "corrupted", "network_pgd")
 
 
-def figures(drawings: Sequence[Drawing]) -> Markup | None:
-    """Pictures side by side, as many as the window has room for."""
+def figures(drawings: Sequence[Drawing], class_: str = "") -> Markup | None:
+    """Pictures side by side: as many as the window has room for, `four`, or one (`wide`)."""
     found = [element("figure", drawing.svg()) for drawing in drawings]
-    return element("div", *found, class_="figures") if found else None
+    return element("div", *found, class_=f"figures {class_}".strip()) if found else None
 
 
 def of_run(subject: Subject) -> list[tuple[str, Markup]]:
@@ -48,9 +48,9 @@ def of_run(subject: Subject) -> list[tuple[str, Markup]]:
         "Summary": summary.section(subject),
         "Trade-off": figures(tradeoff.of_run(subject)),
         "Stages": stages(subject),
-        "Learning curves": figures(curves.of_run(subject)),
+        "Learning curves": _curves(subject),
         "Layers before and after": layers.section(subject),
-        "Weights in the file": figures(weights),
+        "Weights in the file": figures(weights, "four"),
         "Confusion": _confusion(matrices),
         "Early exits": _exits(subject),
         "Robustness": _robustness(subject),
@@ -128,6 +128,18 @@ def _full(column: str, entry: Entry) -> str:
     return f"{text} [{write(figure.low)}, {write(figure.high)}]"
 
 
+def _curves(subject: Subject) -> Markup | None:
+    drawn = figures(curves.of_run(subject), "four")
+    if drawn is None:
+        return None
+    told = (
+        "Thick: validation; thin: training. Grey and dashed: the control, and what else a stage "
+        "trained, as a teacher."
+    )
+    told += " A line for each seed." if len(subject.runs) > 1 else ""
+    return joined(drawn, element("p", told, class_="note"))
+
+
 def _confusion(matrices: list[confusion.Matrix]) -> Markup | None:
     if not matrices:
         return None
@@ -157,7 +169,7 @@ def _exits(subject: Subject) -> Markup | None:
         ]
         for row in rows
     ]
-    return joined(figures([drawing]), table(header, cells, words=(0, 1)))
+    return joined(figures([drawing], "wide"), table(header, cells, words=(0, 1)))
 
 
 def _robustness(subject: Subject) -> Markup | None:
@@ -225,7 +237,7 @@ def _environment(subject: Subject) -> Markup | None:
         "packages": ", ".join(f"{k} {v}" for k, v in of(environment, "packages", dict).items())
     }
     rows = [[str(name), str(value)] for name, value in facts.items()]
-    return table(["", ""], rows, words=(0, 1))
+    return table(["", ""], rows, words=(0, 1), wraps=True)
 
 
 def _repeat(subject: Subject) -> Markup:

@@ -22,8 +22,8 @@ _NAMED = {
     "size_packed_bytes": "packed it is",
     "latency_ms_median": "an inference is",
 }
-_SAME = 0.005
-"""A ratio that differs from 1 by no more is none."""
+_EXACT, _MEASURED = 0.0005, 0.05
+"""A ratio that differs from 1 by no more is none: of what is counted, and of what is measured."""
 
 
 def section(subject: Subject) -> Markup | None:
@@ -47,7 +47,7 @@ def sentences(subject: Subject) -> Iterator[str]:
     after = "of the baseline" if last is first else f"after {last.name}"
     accuracy = figure_text("accuracy", last.figures["accuracy"])
     differences = list(_differences(subject, last, first))
-    told = f": {'; '.join(differences)}" if differences else ""
+    told = f", {' and '.join(differences)}" if differences else ""
     yield f"The file {after} gets {accuracy} of the test split right{told}."
     gains = [
         f"{what} {text}".strip()
@@ -65,12 +65,12 @@ def sentences(subject: Subject) -> Iterator[str]:
 def _differences(subject: Subject, last: Entry, first: Entry) -> Iterator[str]:
     """What the accuracy differs by from the control's and the baseline's."""
     control = subject.entries.get(last.control or "")
-    for other, what in ((control, "its control, trained as long"), (first, "the baseline")):
+    for other, what in ((control, "its control"), (first, "the baseline")):
         if other is None or other is last or (other is first and what.startswith("its")):
             continue
         found = subject.compared(last, other, "accuracy")
         if found is not None:
-            yield f"{_points(found)} against {what}{_judged(found)}"
+            yield f"{_points(found)} {what}{_judged(found)}"
 
 
 def ratio_text(entry: Entry, first: Entry, column: str) -> str:
@@ -80,13 +80,16 @@ def ratio_text(entry: Entry, first: Entry, column: str) -> str:
         return ""
     better, worse = _COSTS[column]
     ratio = theirs / mine
-    if abs(ratio - 1) <= _SAME:
-        return "unchanged"
+    is_measured = column in ("latency_ms_median", "peak_memory_bytes")
+    if abs(ratio - 1) <= (_MEASURED if is_measured else _EXACT):
+        return "about the same" if is_measured else "unchanged"
     return f"{ratio:.2f} × {better}" if ratio > 1 else f"{1 / ratio:.2f} × {worse}"
 
 
 def _points(found: Comparison) -> str:
-    return f"{100 * found.difference:+.2f} points"
+    """The difference in words: `1.67 points below`."""
+    points = 100 * found.difference
+    return f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
 
 
 def _judged(found: Comparison) -> str:
@@ -101,14 +104,13 @@ def _accuracy_tile(subject: Subject, last: Entry) -> Markup | None:
     other = subject.entries.get(last.control or "") or subject.baseline
     found = subject.compared(last, other, "accuracy") if other not in (None, last) else None
     if found is None or other is None:
-        return _tile("Accuracy", figure_text("accuracy", last.figures["accuracy"]), "", "")
-    said = f"{_points(found)} against {other.name}"
+        return _tile("accuracy", last, "", "")
+    said = f"{_points(found)} {other.name}"
     if found.low is not None and found.high is not None:
         said += f", 95 % from {100 * found.low:+.2f} to {100 * found.high:+.2f}"
     mark = {"better": "good", "worse": "bad"}.get(found.verdict or "", "")
     verdict = element("span", found.verdict, class_=f"chip {mark}") if found.verdict else None
-    value = figure_text("accuracy", last.figures["accuracy"])
-    return _tile("Accuracy", value, joined(said, " " if verdict else None, verdict), mark)
+    return _tile("accuracy", last, joined(said, " " if verdict else None, verdict), mark)
 
 
 def _cost_tile(subject: Subject, last: Entry, first: Entry, column: str) -> Markup | None:
@@ -117,16 +119,17 @@ def _cost_tile(subject: Subject, last: Entry, first: Entry, column: str) -> Mark
     text = "" if last is first else ratio_text(last, first, column)
     better, worse = _COSTS[column]
     mark = "good" if text.endswith(better) else "bad" if text.endswith(worse) else ""
-    title = describe(column).title
-    return _tile(title[:1].upper() + title[1:], figure_text(column, last.figures[column]), text,
-                 mark)  # fmt: skip
+    return _tile(column, last, text, mark)
 
 
-def _tile(title: str, value: str, said: str, mark: str) -> Markup:
+def _tile(column: str, entry: Entry, said: str, mark: str) -> Markup:
+    title, text = describe(column).title, describe(column).text
+    figure = entry.figures[column]
+    spread = f" ± {text(figure.sd)}" if figure.sd and text(figure.sd) != text(0) else None
     return element(
         "div",
-        element("div", title, class_="tile-title"),
-        element("div", value, class_="tile-value"),
+        element("div", title[:1].upper() + title[1:], class_="tile-title"),
+        element("div", text(figure.mean), spread and element("small", spread), class_="tile-value"),
         element("div", said or " ", class_="tile-note"),
         class_=f"tile {mark}".strip(),
     )

@@ -71,7 +71,7 @@ def _overview(lines: Sequence[Line]) -> Markup:
 def _differences(groups: Sequence[Group], lines: Sequence[Line]) -> Markup | None:
     columns = comparison_tables.config_columns(config_differences(groups), lines)
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return table(list(columns), rows, words=(0, 1, 2)) if rows else None
+    return table(list(columns), rows, words=(0, 1, 2), wraps=True) if rows else None
 
 
 def _left_out(skipped: Sequence[Skipped]) -> Markup | None:
