@@ -170,7 +170,8 @@ def _paint(axes, mark: Mark, order: int) -> None:  # type: ignore[no-untyped-def
     points = 0.72
     if isinstance(mark, Label):
         axes.text(
-            mark.x, mark.y, plain(mark.text), color=colour, fontsize=mark.size * points, zorder=order,
+            mark.x, mark.y, plain(mark.text), color=colour, fontsize=mark.size * points,
+            zorder=order,
             ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor], va="baseline",
             fontweight="bold" if mark.is_bold else "normal", parse_math=False,
         )  # fmt: skip

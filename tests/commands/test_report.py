@@ -193,6 +193,26 @@ def test_seeds_give_intervals_and_a_verdict(tmp_path: Path) -> None:
     assert "seed-9: failed: diverged" in page.sections["notes"]
 
 
+def test_exits_and_robustness_where_they_are_on_the_record(tmp_path: Path) -> None:
+    way = {"stage": "prune", "macs_mean": 5000.0, "latency_ms_mean": 0.02}
+    run = write_run(
+        tmp_path / "run",
+        exits=[
+            way | {"path": "with exits", "share": None, "accuracy": 0.9},
+            way | {"path": "exit 1", "share": 0.75, "accuracy": 0.98},
+            way | {"path": "to the end", "share": 0.25, "accuracy": None},
+        ],
+        robustness=[{"stage": "prune", "role": "control", "clean": 0.9, "pgd": 0.125, "ece": 0.03,
+                     "epsilon": 0.1, "steps": 7, "samples": 50, "sound": False}],
+    )  # fmt: skip
+    page = reported(run)
+    assert "75.00 % of the samples, 98.00 % right" in page.sections["early-exits"]
+    assert "25.00 % of the samples, 5.00 k MACs" in page.sections["early-exits"]
+    robustness = page.sections["robustness"]
+    assert "prune control 90.00 % 12.50 % 0.0300 doubtful" in robustness
+    assert "ε = 0.1, 7 steps" in robustness
+
+
 def test_a_sweep_is_put_side_by_side(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     write_run(sweep / "a", found=rows(prune=0.90, size_bytes=9000))
