@@ -15,6 +15,10 @@ _LOG_FROM = 4.0
 """Figures that differ by a larger factor than this are shown on a logarithmic scale."""
 
 
+_TINY = 1e-30
+"""What is below has no place on a logarithmic scale."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """A figure's place on an axis.
@@ -33,7 +37,7 @@ class Scale:
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
         if self.is_log:
-            value, low, high = math.log(max(value, 1e-300)), math.log(low), math.log(high)
+            value, low, high = math.log(max(value, _TINY)), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -57,7 +61,7 @@ class Scale:
 def scale(values: Sequence[float], start: float, end: float, *, may_be_log: bool = False) -> Scale:
     """A scale that holds the values with a margin; logarithmic when they are far apart."""
     low, high = min(values), max(values)
-    if may_be_log and low > 0 and high / low > _LOG_FROM:
+    if may_be_log and low > _TINY and high / low > _LOG_FROM:
         room = (high / low) ** 0.12
         return Scale(low / room, high * room, start, end, is_log=True)
     room = (high - low) * 0.12 or abs(high) * 0.1 or 0.1

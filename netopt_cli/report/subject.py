@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from netopt_cli.run_groups import Group, Skipped, sifted
 from netopt_cli.statistics import Comparison, Summary, paired, summary
 
 T = TypeVar("T", dict, list, str)
+
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,10 @@ def facts_of(run: StoredRun, label: str) -> dict[str, Any]:
 
 
 def finite(value: Any) -> float | None:
-    """The number in a cell of a record; None of anything else."""
+    """The number in a cell of a record; None of anything else, and of what no run has measured."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return value if -_LARGEST < value < _LARGEST else None
 
 
 def _entries(group: Group) -> Iterator[Entry]:

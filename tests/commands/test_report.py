@@ -129,7 +129,7 @@ def hostile(folder: Path) -> Path:
     """A run whose every text is an attack."""
     found = rows()
     for row in found[1:]:
-        row["stage"] = NASTY
+        row |= {"stage": NASTY, "size_bytes": 10**400, "latency_ms_median": 1e-320}
     found[2]["control"] = f"{NASTY} control"
     run = write_run(
         folder, found=found, config=CONFIG | {"opt": {NASTY: {NASTY: NASTY}}},
