@@ -52,6 +52,10 @@ COMMANDS = {
         "netopt_cli.commands.check",
         "Check a run against a baseline file: a gate for CI.",
     ),
+    "report": Command(
+        "netopt_cli.commands.report",
+        "Write a run, its seeds or a sweep as one HTML page that opens offline.",
+    ),
     "list": Command(
         "netopt_cli.commands.list_choices",
         "List the config groups and their choices.",

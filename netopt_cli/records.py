@@ -99,7 +99,11 @@ class StoredRun:
     @property
     def rows(self) -> list[Row]:
         rows = self.get("rows", list) or []
-        if not all(isinstance(row, dict) and {"stage", "role"} <= row.keys() for row in rows):
+        if not all(
+            isinstance(row, dict) and isinstance(row.get(name), str)
+            for row in rows
+            for name in ("stage", "role")
+        ):
             raise RecordError(f"{self.folder / RECORD}: 'rows' must have a stage and a role each")
         return rows
 

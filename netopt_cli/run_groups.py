@@ -82,7 +82,7 @@ def gather(words: Iterable[str]) -> tuple[list[Group], list[Skipped]]:
     for folder in folders:
         run = StoredRun(folder)
         name = folder.absolute().relative_to(home).as_posix()
-        usable, left_out = _sifted(run, name)
+        usable, left_out = sifted(run, name)
         skipped += left_out
         if not usable:
             continue
@@ -112,7 +112,7 @@ class _Found:
         return f"{self.name} (+{joined})" if joined else self.name
 
 
-def _sifted(run: StoredRun, name: str) -> tuple[dict[int, StoredRun], list[Skipped]]:
+def sifted(run: StoredRun, name: str) -> tuple[dict[int, StoredRun], list[Skipped]]:
     """The completed runs of a run directory by seed, and what is left out."""
     usable, skipped = {}, []
     members = {member.folder.name: member for member in run.members()}

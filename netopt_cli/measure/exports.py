@@ -139,14 +139,13 @@ def measure_export(
     rounds = export.scheme != "float32" or network.recipe.trained_ranges
     parity = compare(network, data, runner, "int8" if rounds else "float32")
     timed = probe(path, timing, export.format)
-    accuracy, _ = score(runner, data)
     contents = contents_of(path)
     return ExportMeasurement(
         format=export.format,
         scheme=export.scheme,
         runtime=_PACKAGES[export.format],
         version=version(_PACKAGES[export.format]),
-        accuracy=accuracy,
+        accuracy=score(runner, data).accuracy,
         size_bytes=sum(map(len, contents)),
         size_gzip_bytes=sum(map(gzip_size, contents)),
         latency_ms_median=timed.latency_ms_median,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from netopt_cli.export.flatbuffer import IDENTIFIER
 
 _DTYPES = {
     schema.TensorType.FLOAT32: "float32",
@@ -42,14 +45,30 @@ def read_file_weights(content: bytes) -> list[FileWeight]:
 
     What several tensors share is stored, and counted, once.
     """
-    model = schema.Model.GetRootAs(content)
-    weights: dict[int, FileWeight] = {}
-    for tensor in _tensors(model):
-        buffer = model.Buffers(tensor.Buffer())
-        is_weight = tensor.ShapeLength() >= 2 and tensor.Type() in _DTYPES
-        if is_weight and buffer.DataLength() and tensor.Buffer() not in weights:
-            weights[tensor.Buffer()] = _read(tensor, buffer)
-    return list(weights.values())
+    found = []
+    for tensor, values in _constants(schema.Model.GetRootAs(content)):
+        zeros = int(np.count_nonzero(values == _along_channels(tensor, "ZeroPoint", 0)))
+        dtype = _DTYPES[tensor.Type()]
+        found.append(FileWeight(tensor.Name().decode(), values.shape, dtype, values.size, zeros))
+    return found
+
+
+def real_values(content: bytes) -> np.ndarray:
+    """The numbers that the same tensors stand for, float32 (n,): integers times their scales.
+
+    Raises:
+        ValueError: It is no LiteRT file, or a damaged one.
+    """
+    if content[4:8] != IDENTIFIER:
+        raise ValueError("not a LiteRT file")
+    found = [np.empty(0, np.float32)]
+    try:
+        for tensor, values in _constants(schema.Model.GetRootAs(content)):
+            centred = values.astype(np.float32) - _along_channels(tensor, "ZeroPoint", 0)
+            found.append((centred * _along_channels(tensor, "Scale", 1)).astype(np.float32).ravel())
+    except (struct.error, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError("a damaged LiteRT file") from error
+    return np.concatenate(found)
 
 
 def sparsity(weights: Sequence[FileWeight]) -> float:
@@ -58,29 +77,33 @@ def sparsity(weights: Sequence[FileWeight]) -> float:
     return sum(weight.zeros for weight in weights) / size if size else 0.0
 
 
+def _constants(model: schema.Model) -> Iterator[tuple[schema.Tensor, np.ndarray]]:
+    """Yields each tensor of weights with its values, in its shape, as they are stored."""
+    seen: set[int] = set()
+    for tensor in _tensors(model):
+        buffer = model.Buffers(tensor.Buffer())
+        is_weight = tensor.ShapeLength() >= 2 and tensor.Type() in _DTYPES
+        if is_weight and buffer.DataLength() and tensor.Buffer() not in seen:
+            seen.add(tensor.Buffer())
+            shape = tuple(tensor.ShapeAsNumpy().tolist())
+            dtype, raw = _DTYPES[tensor.Type()], buffer.DataAsNumpy()
+            values = _unpack_int4(raw)[: math.prod(shape)] if dtype == "int4" else raw.view(dtype)
+            yield tensor, values.reshape(shape)
+
+
 def _tensors(model: schema.Model) -> Iterator[schema.Tensor]:
     for subgraph in map(model.Subgraphs, range(model.SubgraphsLength())):
         yield from map(subgraph.Tensors, range(subgraph.TensorsLength()))
 
 
-def _read(tensor: schema.Tensor, buffer: schema.Buffer) -> FileWeight:
-    shape = tuple(tensor.ShapeAsNumpy().tolist())
-    dtype = _DTYPES[tensor.Type()]
-    size = math.prod(shape)
-    raw = buffer.DataAsNumpy()
-    values = _unpack_int4(raw)[:size] if dtype == "int4" else raw.view(dtype)
-    zeros = np.count_nonzero(values.reshape(shape) == _zero_points(tensor))
-    return FileWeight(tensor.Name().decode(), shape, dtype, size, int(zeros))
-
-
-def _zero_points(tensor: schema.Tensor) -> np.ndarray | int:
-    """Broadcasts over the tensor: one for all, or one for each channel."""
+def _along_channels(tensor: schema.Tensor, name: str, default: int) -> np.ndarray | int:
+    """The scales or zero points of a tensor, broadcasting over it: one, or one for each channel."""
     quantization = tensor.Quantization()
-    if quantization is None or not quantization.ZeroPointLength():
-        return 0
+    if quantization is None or not getattr(quantization, f"{name}Length")():
+        return default
     along_channels = [1] * tensor.ShapeLength()
     along_channels[quantization.QuantizedDimension()] = -1
-    return quantization.ZeroPointAsNumpy().reshape(along_channels)
+    return getattr(quantization, f"{name}AsNumpy")().reshape(along_channels)
 
 
 def _unpack_int4(raw: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
 from netopt_cli.graph.quantizers import quantized_weights
 from netopt_cli.graph.schemes import weight_bits
+from netopt_cli.measure.confusion import confusion
 from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.parity import PARITY_SAMPLES, check_parity
@@ -116,14 +117,14 @@ def measure(
     runner = LitertRunner(content, timing, workers or os.cpu_count() or 1)
     parity = compare(network, data, runner, network.recipe.scheme)
     timed = probe(file, timing, samples=_timed_samples(graph, data))
-    accuracy, loss = score(runner, data)
+    scored = score(runner, data)
     weights = read_file_weights(content)
     layers = layer_rows(network.model, weights)
     macs = count_macs(graph.traced.graph)
     packed = pack(content)
     return Measurement(
-        accuracy=accuracy,
-        loss=loss,
+        accuracy=scored.accuracy,
+        loss=scored.loss,
         params=network.model.count_params(),
         nonzero_params=sum(layer["nonzero"] for layer in layers),
         sparsity=sparsity(weights),
@@ -140,6 +141,7 @@ def measure(
             "macs_by_operation": macs.by_op,
             "macs_uncounted": macs.uncounted,
             "parity": parity,
+            "confusion": confusion(scored.labels, scored.predicted, data.class_names),
             "recipe": network.recipe.scheme,
             "weight_bits": dict(network.recipe.weight_bits),
             "calibration": network.recipe.calibration,
@@ -229,14 +231,32 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
     }
 
 
-def score(runner: Runner, data: Dataset) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy on the test split, in one pass."""
-    correct, cross_entropy = 0, 0.0
+class Score(NamedTuple):
+    """How a file does on a split of n samples.
+
+    Attributes:
+        loss: Mean cross-entropy.
+        labels: (n,) numbers of classes.
+        predicted: (n,) likewise.
+    """
+
+    accuracy: float
+    loss: float
+    labels: np.ndarray
+    predicted: np.ndarray
+
+
+def score(runner: Runner, data: Dataset) -> Score:
+    """Scores a file on the test split, in one pass."""
+    labels, predicted, cross_entropy = [], [], 0.0
     for x, y in data.normalized_batches(data.test, _BATCH):
         (logits,) = runner.logits([x])
-        correct += int(np.sum(logits.argmax(axis=-1) == y))
+        labels.append(y)
+        predicted.append(logits.argmax(axis=-1))
         cross_entropy += float(np.sum(cross_entropy_of(logits, y)))
-    return correct / len(data.test), cross_entropy / len(data.test)
+    wanted, found = np.concatenate(labels), np.concatenate(predicted)
+    correct = int(np.sum(found == wanted))
+    return Score(correct / len(data.test), cross_entropy / len(data.test), wanted, found)
 
 
 def cross_entropy_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
 from netopt_cli.graph.exits import segments, without_exits
+from netopt_cli.measure.confusion import confusion
 from netopt_cli.measure.exit_policy import NEVER, choose_thresholds, left_at, uncertainties
 from netopt_cli.measure.exit_probe import ExitFiles, probe_exits
 from netopt_cli.measure.file_weights import read_file_weights, sparsity
@@ -183,7 +184,7 @@ def measure_exits(
         [x for x, _ in data.normalized_batches(data.test.take(np.arange(count)), _BATCH)]
     )
     timed = probe_exits(files, samples, policy.rule, choice.thresholds, timing)
-    whole_accuracy, _ = score(LitertRunner(export.whole.content, timing, workers), data)
+    whole = score(LitertRunner(export.whole.content, timing, workers), data)
     weights = [w for part in export.segments for w in read_file_weights(part.content)]
     layers = layer_rows(network.model, weights)
     right = own.argmax(-1) == labels
@@ -205,6 +206,7 @@ def measure_exits(
             "layers": layers,
             "parity": parity[-1],
             "parity_of_exits": parity[:-1],
+            "confusion": confusion(labels, own.argmax(-1), data.class_names),
             "recipe": scheme,
             "policy": policy.rule,
             "thresholds": choice.thresholds.tolist(),
@@ -221,7 +223,7 @@ def measure_exits(
     )
     whole_row = _row(
         "without exits",
-        accuracy=whole_accuracy,
+        accuracy=whole.accuracy,
         macs=np.array([_macs(export.whole)]),
         latency_ms=timed.whole_ms,
         size_bytes=len(export.whole.content),

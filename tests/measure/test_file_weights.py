@@ -6,7 +6,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from netopt_cli.contracts import ExportRecipe
 from netopt_cli.export.litert import freeze, to_litert
-from netopt_cli.measure.file_weights import FileWeight, read_file_weights, sparsity
+from netopt_cli.measure.file_weights import (
+    FileWeight,
+    read_file_weights,
+    real_values,
+    sparsity,
+)
 
 
 def pruned_model(fraction: float) -> keras.Model:
@@ -56,11 +61,11 @@ def test_a_file_without_weights_is_not_sparse():
     assert sparsity([]) == 0.0
 
 
-def file_with(values: np.ndarray, shape, dtype: int, zero_point=None) -> bytes:
+def file_with(values: np.ndarray, shape, dtype: int, zero_point=None, scale=None) -> bytes:
     """A LiteRT file that is one constant tensor."""
     tensor = schema.TensorT(shape=list(shape), type=dtype, buffer=1, name="w")
     if zero_point is not None:
-        tensor.quantization = schema.QuantizationParametersT(zeroPoint=zero_point)
+        tensor.quantization = schema.QuantizationParametersT(zeroPoint=zero_point, scale=scale)
     model = schema.ModelT(
         subgraphs=[schema.SubGraphT(tensors=[tensor])],
         buffers=[schema.BufferT(), schema.BufferT(data=values.reshape(-1).view(np.uint8))],
@@ -111,3 +116,27 @@ def test_the_zero_point_stands_for_zero(zero_point, zeros):
     values = np.array([[3, 3, 1], [0, 0, 5]], np.int8)
     content = file_with(values, (2, 3), schema.TensorType.INT8, zero_point)
     assert read_file_weights(content)[0].zeros == zeros
+
+
+def test_real_values_are_integers_times_their_scales():
+    values = np.array([[3, 5, 1], [0, 0, 6]], np.int8)
+    content = file_with(values, (2, 3), schema.TensorType.INT8, [3, 0], [0.5, 2.0])
+    np.testing.assert_array_equal(real_values(content), [0, 1, -1, 0, 0, 12])
+
+
+@pytest.mark.parametrize("scheme", ["float32", "int8", "weight_int4"])
+def test_real_values_of_a_file_are_those_of_its_network(scheme):
+    model = pruned_model(0.5)
+    found = real_values(export(model, scheme))
+    kernel = model.get_layer("dense").kernel.numpy()
+    step = {"float32": 1e-6, "int8": 1 / 127, "weight_int4": 1 / 7}[scheme]
+    sizes = [weight.size for weight in read_file_weights(export(model, scheme))]
+    start = sum(sizes[: sizes.index(kernel.size)])
+    close = np.sort(found[start : start + kernel.size])
+    np.testing.assert_allclose(close, np.sort(kernel.ravel()), atol=step)
+
+
+@pytest.mark.parametrize("content", [b"text", b"\xff\xff\xff\x7fTFL3", b""])
+def test_real_values_of_no_file(content):
+    with pytest.raises(ValueError, match="LiteRT file"):
+        real_values(content)

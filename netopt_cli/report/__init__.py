@@ -1,0 +1,1 @@
+"""The report of a run, of its seeds or of a sweep: one page that needs nothing else."""
