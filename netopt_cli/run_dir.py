@@ -80,6 +80,12 @@ def can_go_on(path: Path) -> bool:
     return facts.get("kind", SEEDS) == SEEDS and facts["status"] != "completed"
 
 
+def is_complete(path: Path) -> bool:
+    """Whether the directory holds a run that came to its end."""
+    record = path / RECORD
+    return record.exists() and json.loads(record.read_text())["status"] == "completed"
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Keeps a run directory for this process, however it ends.

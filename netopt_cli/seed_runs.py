@@ -15,7 +15,13 @@ from rich.console import Console
 from netopt_cli import failures, seeds
 from netopt_cli.errors import InputError, NetoptError, RunError
 from netopt_cli.progress import reporter_for
-from netopt_cli.run_dir import LOG, discard_unstarted, use_run_dir
+from netopt_cli.run_dir import (
+    LOG,
+    discard_unstarted,
+    is_complete,
+    recorded_rows,
+    use_run_dir,
+)
 from netopt_cli.seed_record import SeedRecord, folder_name
 from netopt_cli.tables import Row
 from netopt_cli.terminal import native_output_to
@@ -37,7 +43,8 @@ def run(
 ) -> list[Row]:
     """Runs each seed of `config.seeds` in a directory of its own inside `directory`.
 
-    A seed that fails does not take the others along. The arguments are those of `experiment.run`.
+    A seed that fails does not take the others along. Those that are complete, of a run that was
+    interrupted, are not done again. The arguments are those of `experiment.run`.
 
     Returns:
         The rows of all seeds, see `seed_rows.summed_up`.
@@ -66,7 +73,13 @@ def run(
     try:
         for number, seed in enumerate(wanted, start=1):
             reporter.say(f"seed {seed}, {number} of {len(wanted)}")
-            folder = use_run_dir(directory / folder_name(seed))
+            folder = directory / folder_name(seed)
+            if is_complete(folder):
+                begin(seed)
+                record.add(seed, recorded_rows(folder))
+                reporter.say(f"seed {seed} was completed before")
+                continue
+            use_run_dir(folder)
             start = time.monotonic()
             try:
                 rows = _run_one(
