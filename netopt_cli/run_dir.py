@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netopt_cli.errors import ConfigError, StorageError
-from netopt_cli.files import link_atomically, storage
+from netopt_cli.files import link_atomically
 
 LOG = "run.log"
 RECORD = "record.json"
@@ -21,7 +21,6 @@ CHECKPOINTS = "checkpoints"
 SEEDS = "seeds"
 """The kind of a record of several seeds; that of one run has no kind."""
 
-_LOCK = ".lock"
 _BEFORE_THE_START = {LOG, "config.yaml"}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
 """Names of the folders in the directory of a run."""
@@ -73,17 +72,23 @@ def refuse_finished(path: Path) -> None:
 
 def can_go_on(path: Path) -> bool:
     """Whether the directory holds a run, or several seeds of one, begun and not complete."""
-    record = path / RECORD
-    if not record.exists():
-        return False
-    facts = json.loads(record.read_text())
-    return facts.get("kind", SEEDS) == SEEDS and facts["status"] != "completed"
+    facts = _facts(path)
+    is_run = facts.get("kind", SEEDS) == SEEDS
+    return is_run and facts.get("status") in ("running", "failed", "interrupted")
 
 
 def is_complete(path: Path) -> bool:
     """Whether the directory holds a run that came to its end."""
-    record = path / RECORD
-    return record.exists() and json.loads(record.read_text())["status"] == "completed"
+    return _facts(path).get("status") == "completed"
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The record in a directory; empty when there is none that can be read."""
+    try:
+        found = json.loads((path / RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -93,14 +98,16 @@ def held(path: Path) -> Iterator[None]:
     Raises:
         ConfigError: Another process works in it.
     """
-    with storage(path), (path / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another process works in {path}: wait for it, or choose another directory"
-            ) from error
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another process works in {path}: wait for it, or choose another directory"
+        ) from error
+    finally:
+        os.close(directory)
 
 
 def refuse_links_out(path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_search_path_of_hydra(mine: Path) -> None:
             "opt.quantize.scheme: 'quantize' is not in opt=[prune]; add it: opt=[prune,quantize]",
         ),
         (["opt.quantize.scheme=x"], "add it: opt=[quantize]"),
-        (["+foo=1"], "unknown key 'foo'. Choices: arch, control, data"),
+        (["+foo=1"], "unknown key 'foo'. Choices: arch, cache, cache_max"),
         (["+train.foo=1"], "unknown key 'train.foo'. Choices: batch_size"),
         (["opt=prune", "+opt.foo=1"], "unknown key 'opt.foo'."),
         (

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -90,9 +91,10 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
 def test_a_second_process_in_a_run_directory_is_refused(
     netopt: CommandLine, unfinished: Path
 ) -> None:
-    with (unfinished / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = netopt("resume", "run")
+    held = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = netopt("resume", "run")
+    os.close(held)
     assert done.returncode == 2 and "another process works in" in done.stderr
 
 

@@ -54,10 +54,18 @@ def pack(content: bytes) -> bytes:
     if len(content) >= LIMIT:
         raise InputError(f"A file to pack must be below {LIMIT:,} bytes. Received: {len(content)}")
     body = _pack_canonical(content)
-    method = _CANONICAL
-    if body is None:
-        method = _LZMA
-        body = lzma.compress(content, lzma.FORMAT_RAW, filters=_FILTERS)
+    if body is not None:
+        packed = _with_header(content, _CANONICAL, body)
+        try:
+            if unpack(packed) == content:
+                return packed
+        except InputError:
+            pass  # A file that is not what it says can be read in two ways, and comes back in one.
+    body = lzma.compress(content, lzma.FORMAT_RAW, filters=_FILTERS)
+    return _with_header(content, _LZMA, body)
+
+
+def _with_header(content: bytes, method: int, body: bytes) -> bytes:
     header = _HEADER.pack(_MAGIC, _VERSION, zlib.crc32(content), method)
     return header + varint(len(content)) + body
 

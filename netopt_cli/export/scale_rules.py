@@ -71,4 +71,5 @@ def scale_rules(model: Any) -> list[ScaleRule]:
 
 def _quantizations(graph: Any, tensors: Any) -> list[Any]:
     numbers = [] if tensors is None else tensors.tolist()
-    return [graph.tensors[n].quantization if n >= 0 else None for n in numbers]
+    known = range(len(graph.tensors))  # a damaged file names others
+    return [graph.tensors[n].quantization if n in known else None for n in numbers]

@@ -137,11 +137,12 @@ def test_a_seed_that_fails_does_not_take_the_others_along(
     setattr(experiment, "during" if begun else "before", fail)
     assert app.main(["train", "seeds=4", "opt=prune", "-q"]) == EXIT_FAILED
     captured = capfd.readouterr()
+    parent = Path(captured.out.splitlines()[-1])
     assert captured.err.splitlines() == [
         "error in seed-1: the loss is NaN",
         "error: 1 of 4 seeds failed: seed-1; the table is made of the others",
+        f"What is done is kept. Go on with: netopt resume {parent}",
     ]
-    parent = Path(captured.out.splitlines()[-1])
     record = record_of(parent)
     assert record["status"] == "failed" and "1 of 4" in record["error"]
     assert record["failed"] == {"seed-1": "the loss is NaN"}

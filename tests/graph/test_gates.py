@@ -81,7 +81,7 @@ def test_the_divergence_falls_with_the_noise() -> None:
 def test_learning_gives_each_weight_its_own_noise() -> None:
     weights = [weight_of([1.0] * 50), weight_of([1.0] * 50)]
     gates = HardConcrete(weights, sparsity=0.5, factor=1.0)
-    modifier = learning(gates, weights, Masks(weights, keep_zeros=False), None)
+    modifier = learning(gates, weights, Masks(weights, keep_zeros=False))
     pairs = modifier.substitute(SEED)
     assert [id(weight) for weight, _ in pairs] == [id(weight) for weight in weights]
     assert not np.allclose(pairs[0][1], pairs[1][1])
