@@ -51,8 +51,8 @@ class Outcome:
     differences: tuple[str, ...]
 
 
-def start(folder: Path, *, resume: bool) -> subprocess.Popen[bytes]:
-    words = ["resume", str(folder)] if resume else ["train", *JOB, f"hydra.run.dir={folder}"]
+def start(folder: Path, job: Sequence[str], *, resume: bool) -> subprocess.Popen[bytes]:
+    words = ["resume", str(folder)] if resume else ["train", *job, f"hydra.run.dir={folder}"]
     return subprocess.Popen(
         [sys.executable, "-m", "netopt_cli.app", *words, "--quiet"],
         stdout=subprocess.DEVNULL,
@@ -60,21 +60,23 @@ def start(folder: Path, *, resume: bool) -> subprocess.Popen[bytes]:
     )
 
 
-def finish(folder: Path, *, resume: bool) -> float:
+def finish(folder: Path, job: Sequence[str], *, resume: bool) -> float:
     """Lets a run come to its end and returns its seconds."""
     started = time.monotonic()
-    process = start(folder, resume=resume)
+    process = start(folder, job, resume=resume)
     _, said = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{folder.name} does not go on: {said.decode()}")
     return time.monotonic() - started
 
 
-def killed_run(folder: Path, kills: int, seconds: float, draw: random.Random) -> tuple[str, ...]:
+def killed_run(
+    folder: Path, job: Sequence[str], kills: int, seconds: float, draw: random.Random
+) -> tuple[str, ...]:
     """Starts a run and kills it, again and again, before it ends; returns where it was."""
     at: list[str] = []
     while len(at) < kills:
-        process = start(folder, resume=(folder / "record.json").exists())
+        process = start(folder, job, resume=(folder / "record.json").exists())
         try:
             _, said = process.communicate(timeout=draw.uniform(STARTS_SECONDS, seconds))
         except subprocess.TimeoutExpired:
@@ -106,17 +108,19 @@ def differences(reference: list[dict[str, str]], found: list[dict[str, str]]) ->
     )
 
 
-def measure(folder: Path, kills: int, kills_per_run: int, seed: int) -> list[Outcome]:
+def measure(
+    folder: Path, kills: int, kills_per_run: int, seed: int, job: Sequence[str] = JOB
+) -> list[Outcome]:
     """Runs until there have been so many kills."""
     reference = folder / "undisturbed"
-    seconds = finish(reference, resume=False)
+    seconds = finish(reference, job, resume=False)
     draw = random.Random(seed)
     outcomes: list[Outcome] = []
     while sum(outcome.kills for outcome in outcomes) < kills:
         left = kills - sum(outcome.kills for outcome in outcomes)
         run = folder / f"run-{len(outcomes)}"
-        at = killed_run(run, min(kills_per_run, left), seconds, draw)
-        finish(run, resume=(run / "record.json").exists())
+        at = killed_run(run, job, min(kills_per_run, left), seconds, draw)
+        finish(run, job, resume=(run / "record.json").exists())
         assert json.loads((run / "record.json").read_text())["status"] == "completed"
         outcomes.append(Outcome(len(at), at, differences(rows(reference), rows(run))))
         shutil.rmtree(run)

@@ -27,6 +27,18 @@ def blobs(count: int, seed: int) -> ArraySource:
     return ArraySource(x.clip(0, 255).astype(np.uint8), y)
 
 
+SPREAD = {"test_end_to_end.py", "test_contract.py", "test_hostile.py"}
+"""Long files whose tests share nothing: they may go to several workers."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file on one worker, so that what they share is made once."""
+    for item in items:
+        if item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same random weights every time, for tests that use Keras."""

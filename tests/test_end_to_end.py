@@ -74,7 +74,7 @@ def test_a_seed_among_others_is_the_run_of_that_seed_alone(netopt: CommandLine) 
     words = [
         "train", *FAST, "arch.dropout=0.3", "opt=[prune,quantize]", "opt.prune.epochs=1", "--quiet",
     ]  # fmt: skip
-    done = netopt(*words, "seeds=[3,1,5]", "--json")
+    done = netopt(*words, "seeds=[3,1]", "--json")
     assert done.returncode == 0, done.stderr
     report, last = done.stdout.splitlines()
     parent = netopt.folder / last
@@ -128,8 +128,10 @@ def test_a_control_c_keeps_the_record(netopt: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("stage", "tolerance"),
     # Each replica sees its part of the batch, and moves the ranges of activations by that.
-    [(("opt=prune", "opt.prune.epochs=1"), 1e-3), (("opt=qat", "opt.qat.epochs=1"), 1e-2)],
-    ids=["prune", "qat"],
+    [
+        pytest.param(("opt=prune", "opt.prune.epochs=1"), 1e-3, id="prune", marks=pytest.mark.slow),
+        pytest.param(("opt=qat", "opt.qat.epochs=1"), 1e-2, id="qat"),
+    ],
 )
 def test_mirrored_replicas_compute_what_one_device_does(
     netopt: CommandLine, stage: tuple[str, ...], tolerance: float
@@ -167,6 +169,7 @@ def test_two_workers_agree_with_one_process(netopt: CommandLine) -> None:
     assert not (worker / "metrics.csv").exists(), "the chief alone measures"
 
 
+@pytest.mark.slow
 def test_two_workers_save_the_same_statistics(netopt: CommandLine) -> None:
     chief, worker = launched(netopt, *FAST, "arch.normalization=batch")
     models = [
