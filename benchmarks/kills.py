@@ -29,7 +29,7 @@ JOB = (
     "opt.prune.epochs=3", "opt.distill.epochs=2", "opt.distill.start=current",
     "opt.distill.teacher=mlp", "opt.distill.teacher_epochs=2", "opt.qat.epochs=2",
     "target.timed_runs=20", "target.warmup_runs=5", "train.batch_size=32", "train.steps_per_call=5",
-    "checkpoint_seconds=0.1", "cache=null",
+    "checkpoint_seconds=0.1", "cache=false",
 )  # fmt: skip
 NOT_REPEATED = {
     "latency_ms_median", "latency_ms_p90", "train_seconds", "trained_by", "peak_memory_bytes",

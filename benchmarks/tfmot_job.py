@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def run(command: list[str | Path], log: Path) -> float:
+def run(command: Sequence[str | Path], log: Path) -> float:
     """Runs a command and returns its seconds."""
     started = time.perf_counter()
     with log.open("w") as output:
@@ -92,6 +93,7 @@ def netopt(folder: Path, data: Path, seed: int, *, control: bool) -> tuple[Path,
     command = [
         sys.executable, "-m", "netopt_cli.app", "train", "experiment=tfmot_job",
         f"data.path={data}", f"seed={seed}", f"control={str(control).lower()}",
+        "cache=false",  # the time is that of the whole job
         f"hydra.run.dir={folder / name}",
     ]  # fmt: skip
     return folder / name, run(command, folder / f"{name}.log")
@@ -100,7 +102,7 @@ def netopt(folder: Path, data: Path, seed: int, *, control: bool) -> tuple[Path,
 def outcomes_of(folder: Path, python: Path, data: Path, seed: int) -> list[Outcome]:
     theirs = folder / f"tfmot-{seed}"
     theirs.mkdir()
-    job = [python, HERE / "job.py", data, theirs, str(seed)]
+    job: list[str | Path] = [python, HERE / "job.py", data, theirs, str(seed)]
     seconds = run(job, folder / f"tfmot-{seed}.log")
     found = [
         measured(f"TFMOT {part}", theirs / f"{part}.tflite", data, seed, seconds)

@@ -25,6 +25,9 @@ from rich.table import Table
 
 BATCH_SIZES = (32, 128)
 
+_MOST_TURNS = 1000
+"""Epochs that netopt's training is set up for, of which each turn is one."""
+
 Turn = Callable[[], float]
 """Trains on all the benchmark's images once and returns images a second."""
 
@@ -48,12 +51,14 @@ class Contender:
 
         from netopt_cli.arch import cnn
         from netopt_cli.data import fashion_mnist
+        from netopt_cli.dataset import ArraySource
 
         data = fashion_mnist.load(seed=0, train_limit=images)
         keras.utils.set_random_seed(0)
         if self.steps_per_execution is None:
+            from netopt_cli.engine.interruption import Interruption
+            from netopt_cli.engine.loop import TrainingLoop
             from netopt_cli.engine.settings import TrainSettings
-            from netopt_cli.engine.training import TrainingLoop
             from netopt_cli.progress import SilentReporter
             from netopt_cli.target import cpu
 
@@ -61,10 +66,16 @@ class Contender:
             with target.strategy.scope():
                 network = cnn.build(shape=data.shape, classes=data.classes)
             loop = TrainingLoop(
-                network, data, TrainSettings(batch_size=self.batch_size, epochs=1),
+                network, data, TrainSettings(batch_size=self.batch_size, epochs=_MOST_TURNS),
                 target=target, seed=0, modifiers=(), observer=SilentReporter(), stage="bench",
+                last_epoch=_MOST_TURNS, started=time.perf_counter(),
             )  # fmt: skip
-            return lambda: loop.validate(0, loop.train(0)).images_per_second
+
+            def epoch() -> float:
+                loop.next_epoch(Interruption())
+                return loop.history[-1].images_per_second
+
+            return epoch
 
         network = cnn.build(shape=data.shape, classes=data.classes)
         network.compile(
@@ -73,6 +84,7 @@ class Contender:
             metrics=["accuracy"],
             steps_per_execution=self.steps_per_execution,
         )
+        assert isinstance(data.train, ArraySource)
         x, y = data.normalization.numpy(data.train.x), data.train.y
 
         def turn() -> float:

@@ -7,13 +7,11 @@ errors readable after. No TensorFlow is imported.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import yaml
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -21,18 +19,16 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field
+from omegaconf import DictConfig, open_dict
 
-from netopt_cli import catalog, seeds
-from netopt_cli.components import check_targets, check_value
+from netopt_cli import catalog
+from netopt_cli.config_errors import bounded, hydra_errors, readable_errors
 from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
 from netopt_cli.errors import ConfigError, did_you_mean
-from netopt_cli.export import formats
 from netopt_cli.hydra_seams import check_hydra, check_search_path, prepare_hydra, refuse_swept
+from netopt_cli.job_check import check_job
 from netopt_cli.overrides import (
     SEARCH_PATH,
     all_choices,
@@ -44,25 +40,8 @@ from netopt_cli.overrides import (
     search_path,
     stage_list,
 )
-from netopt_cli.time_limit import time_limit
 
 PRIMARY = "run"
-_SECTIONS = ("arch", "data", "train", "target", STAGES)
-_OPTIONAL_SECTIONS = ("robustness",)
-_ROOT_KEYS = {
-    "seed": seeds.Seed,
-    "seeds": seeds.Requested,
-    "deterministic": bool,
-    "control": bool,
-    "export": formats.Requested,
-    "checkpoint_seconds": Annotated[float, Field(gt=0)],
-    "cache": str | None,
-    "cache_max_megabytes": Annotated[int, Field(ge=1)],
-}
-_STAGE_NAME = re.compile(r"[A-Za-z0-9_][\w-]{0,63}", re.ASCII)
-_COMPOSING_SECONDS = 3
-"""Of the processor, for one config; it takes 0.1. Interpolations of interpolations can take for
-ever, or all memory."""
 
 
 def compose(
@@ -111,52 +90,6 @@ def composer(
             yield Composer(hydra, config_name, [*own, shipped])
     finally:
         GlobalHydra.instance().clear()
-
-
-def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
-    """Checks a composed configuration, without Hydra's node: nothing is built or imported.
-
-    Raises:
-        ConfigError: For missing values, unknown root keys, broken interpolations, a `_target_`
-            that may not be named, a section that is none.
-        MissingExtraError: For a format of `export` whose packages are not installed.
-    """
-    with bounded(), readable_errors():
-        missing = sorted(OmegaConf.missing_keys(config))
-        plain = OmegaConf.to_container(config, resolve=not missing)
-    if missing:
-        raise ConfigError(f"{missing[0]} must be given: {missing[0]}=VALUE")
-    assert isinstance(plain, dict)
-    known = [*_SECTIONS, *_OPTIONAL_SECTIONS, *_ROOT_KEYS]
-    for key in map(str, plain):
-        if key not in known:
-            raise ConfigError(f"unknown key '{key}'.{did_you_mean(key, known)}")
-    for key, annotation in _ROOT_KEYS.items():
-        if key in plain:
-            check_value(plain[key], annotation, key)
-    formats.further(plain.get("export", ()))
-    for key in (*_SECTIONS, *(key for key in _OPTIONAL_SECTIONS if key in plain)):
-        stages = plain.get(key) if key == STAGES else {key: plain.get(key)}
-        if not isinstance(stages, dict):
-            raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
-        for name, section in stages.items():
-            if key == STAGES and not _STAGE_NAME.fullmatch(name):
-                raise ConfigError(
-                    "the name of a stage must be letters, digits, _ and -, 64 at most: it names a "
-                    f"directory. Received: {name!r}"
-                )
-            where = f"{key}.{name}" if key == STAGES else key
-            if not isinstance(section, dict) or "_target_" not in section:
-                raise ConfigError(
-                    f"{where} is not a component: it has no _target_; choose one by "
-                    f"{key}={f'[{name}]' if key == STAGES else 'NAME'}"
-                )
-    check_targets(plain, allow)
-    if seeds.listed(plain.get("seeds")) and _is_of_workers(plain["target"]):
-        raise ConfigError(
-            "seeds does not go with target=multi_worker, whose workers meet once in a process: "
-            "start a run for each seed, seed=0, seed=1, …"
-        )
 
 
 class Composer:
@@ -446,58 +379,3 @@ class Composer:
 
     def _refuse_choice(self, group: str, name: str) -> None:
         raise ConfigError(f"unknown {group} '{name}'.{did_you_mean(name, self._choices[group])}")
-
-
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Bounds the time and the depth of reading a config."""
-    too_long = "the config takes too long to read: its interpolations multiply"
-    try:
-        with time_limit(_COMPOSING_SECONDS, too_long):
-            yield
-    except RecursionError as error:
-        raise ConfigError("the config is nested too deeply, or refers to itself") from error
-    except ValueError as error:  # of Python's own, for a number of thousands of digits
-        raise ConfigError(f"the config has a value that cannot be read: {error}") from error
-
-
-@contextmanager
-def hydra_errors() -> Iterator[None]:
-    """Around calls of Hydra alone: `bounded`, `readable_errors`, and the errors that come of values
-    of a kind that it did not expect."""
-    with bounded():
-        try:
-            with readable_errors():
-                yield
-        except (AssertionError, AttributeError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"Hydra cannot compose the config ({reason})") from error
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turns the errors of Hydra, OmegaConf and YAML into a ConfigError of one line."""
-    try:
-        yield
-    except MissingConfigException as error:
-        raise ConfigError(_missing_config(error)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("a config is not valid YAML: " + " ".join(str(error).split())) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
-        kept = [line.strip() for line in lines if line.strip() and "object_type" not in line]
-        raise ConfigError(": ".join(kept[:3]).replace("full_key: : ", "")) from error
-
-
-def _is_of_workers(target: dict[str, Any]) -> bool:
-    return str(target["_target_"]).startswith("netopt_cli.target.multi_worker.")
-
-
-def _missing_config(error: MissingConfigException) -> str:
-    first = str(error).splitlines()[0]
-    place = f"{first.partition(':')[0]}: " if first.startswith("In '") else ""
-    path = str(error.missing_cfg_file or "")
-    group, _, name = path.rpartition("/")
-    if not group:
-        return first
-    return f"{place}unknown {group} '{name}'.{did_you_mean(name, error.options or [])}"

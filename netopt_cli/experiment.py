@@ -23,7 +23,8 @@ from netopt_cli.run_dir import CHECKPOINTS
 from netopt_cli.trainings import Trainings
 
 SHARED = "runs/.cache"
-"""Where trainings are that runs share, unless NETOPT_CACHE or the config names another folder."""
+"""Where trainings are that runs share, unless NETOPT_CACHE names another folder. A config cannot:
+what it names would be written to."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,10 @@ def run(
 
 def _checkpoints(cfg: DictConfig, run_dir: Path, allow: tuple[str, ...]) -> Checkpoints:
     """Where the trainings of the run are kept, and those that it shares with others."""
-    folder = cfg.cache
-    if folder == "auto":
-        folder = os.environ.get("NETOPT_CACHE", SHARED)
+    folder = os.environ.get("NETOPT_CACHE", SHARED)
     # The code of other packages is not in the name of a training.
-    shared = Cache(Path(folder), cfg.cache_max_megabytes * 10**6) if folder and not allow else None
+    is_shared = cfg.cache and folder and not allow
+    shared = Cache(Path(folder), cfg.cache_max_megabytes * 10**6) if is_shared else None
     return Checkpoints(run_dir / CHECKPOINTS, cfg.checkpoint_seconds, shared)
 
 

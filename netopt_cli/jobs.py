@@ -111,12 +111,11 @@ class Job:
         return Outcome(EXIT_OK)
 
     def _work(self, config: "DictConfig", directory: Path) -> Rows:
-        from netopt_cli import config as configuration
-        from netopt_cli import run_dir
+        from netopt_cli import job_check, run_dir
         from netopt_cli.terminal import consoles, native_output_to, quiet_tensorflow
 
         run_dir.refuse_finished(directory)
-        configuration.check_job(config, self.allow)
+        job_check.check_job(config, self.allow)
         quiet_tensorflow()
         with native_output_to(directory / run_dir.LOG):
             return self.work.run(

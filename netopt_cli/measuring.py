@@ -132,7 +132,7 @@ class Measuring:
         row |= figures | {
             "trainable_params": trainer.trainable_params,
             "train_seconds": round(trainer.seconds, 3),
-            "trained_by": "earlier run" if "over" in trainer.origins else "",
+            "trained_by": "earlier run" if "taken over" in trainer.origins else "",
         }
 
     def _measure_exports(

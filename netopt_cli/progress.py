@@ -27,7 +27,7 @@ class Reporter(Observer, Protocol):
     def say(self, message: str) -> None: ...
 
 
-_ORIGINS = {"taken up": "goes on after", "over": "taken over from an earlier run:"}
+_ORIGINS = {"taken up": "goes on after", "taken over": "taken over from an earlier run:"}
 
 
 class LiveReporter:

@@ -12,8 +12,9 @@ from netopt_cli.contracts import ArchBuilder, Modifier, Network, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.checkpoints import Checkpoints
 from netopt_cli.engine.evaluation import Evaluator
+from netopt_cli.engine.loop import Origin
 from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.engine.training import FitResult, Origin, fit
+from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
@@ -95,7 +96,8 @@ class Trainings:
             if epochs:
                 title = f"{trainer.name} teacher"
                 result = self.train(network, trainer, epochs=epochs, title=title, data=data)
-                how = f"trained in {result.seconds:.1f} s"
+                by = " by an earlier run" if result.origin == "taken over" else ""
+                how = f"trained{by} in {result.seconds:.1f} s"
             teacher.trainable = False
             if self.target.is_chief:
                 file = f"{len(self._teachers) + 1}-{teacher.name}.keras"

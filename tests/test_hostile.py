@@ -298,7 +298,7 @@ def test_a_file_that_explodes_is_not_loaded(text: str, message: str, fortress: F
 def test_interpolations_that_multiply_end(
     values: list, fortress: Fortress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netopt_cli.config._COMPOSING_SECONDS", 0.5)
+    monkeypatch.setattr("netopt_cli.config_errors._COMPOSING_SECONDS", 0.5)
     lines = [
         f"a{n}: {json.dumps(value).replace('%d', str(n - 1))}" for n, value in enumerate(values)
     ]

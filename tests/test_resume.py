@@ -134,7 +134,10 @@ def test_what_is_no_run_is_refused(netopt: CommandLine, content: str | None, mes
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_another_pipeline_takes_the_baseline_over_and_other_data_do_not(tmp_path: Path) -> None:
+def test_another_pipeline_takes_the_baseline_over_and_other_data_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETOPT_CACHE", str(tmp_path / "cache"))
     draw = np.random.default_rng(0)
     arrays = {
         "x_train": draw.integers(0, 256, (60, 6, 6, 1), np.uint8),
@@ -147,7 +150,7 @@ def test_another_pipeline_takes_the_baseline_over_and_other_data_do_not(tmp_path
     words = [*FAST, "data=npz", f"data.path={data}", "train.batch_size=10"]
 
     def run(name: str, *more: str) -> dict[str, str]:
-        config = compose([*words, f"cache={tmp_path / 'cache'}", *more])
+        config = compose([*words, *more])
         folder = tmp_path / name
         folder.mkdir()
         experiment.run(
@@ -166,4 +169,4 @@ def test_another_pipeline_takes_the_baseline_over_and_other_data_do_not(tmp_path
 
 def test_the_cache_can_be_left_alone(netopt: CommandLine) -> None:
     done = netopt("train", "--no-cache", "--cfg", "job")
-    assert done.returncode == 0 and "\ncache: null\n" in done.stdout
+    assert done.returncode == 0 and "\ncache: false\n" in done.stdout

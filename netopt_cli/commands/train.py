@@ -50,7 +50,7 @@ def parser() -> Parser:
         help="train and write nothing: show the pipeline with the figures that can be predicted, "
         "and everything that cannot work",
     )
-    add("--no-cache", action="store_true", help="train everything anew: the same as cache=null")
+    add("--no-cache", action="store_true", help="train everything anew: the same as cache=false")
     add("--cfg", "-c", choices=["job", "hydra", "all"], help="show the config instead of running")
     add("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
     add("--resolve", action="store_true", help="with --cfg: with interpolations resolved")
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         multirun = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
         overrides = composing.normalise(arguments.overrides, multirun=multirun)
         if arguments.no_cache:
-            overrides.append("cache=null")
+            overrides.append("cache=false")
         if arguments.cfg or arguments.info:
             _show(composing, arguments, overrides)
             return EXIT_OK
@@ -246,7 +246,7 @@ def _with_files(composing: "Composer", overrides: list[str]) -> tuple["DictConfi
 
 
 def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
-    from netopt_cli.config import bounded, readable_errors
+    from netopt_cli.config_errors import bounded, readable_errors
     from netopt_cli.hydra_seams import check_cell_place, check_hydra
 
     config, overrides = _with_files(composing, overrides)
@@ -274,7 +274,7 @@ def _sweep(composing: "Composer", overrides: list[str], job: Job) -> int:
 def _show(composing: "Composer", arguments: "argparse.Namespace", overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    from netopt_cli.config import hydra_errors
+    from netopt_cli.config_errors import hydra_errors
 
     with hydra_errors():
         if arguments.info:

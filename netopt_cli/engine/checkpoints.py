@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from netopt_cli.archives import check_zip
+from netopt_cli.errors import InputError, StorageError
 from netopt_cli.files import storage, write_atomically
 
 _log = logging.getLogger(__name__)
 
+_SUFFIX = ".training"
+"""Of the files: zip archives of arrays, as `.npz`, but nothing of the user's is called so."""
 _KEPT = 2
 """Checkpoints of a training that goes on: the newest, and the one before it."""
 
@@ -60,25 +65,28 @@ class Cache:
     def find(self, name: str) -> Snapshot | None:
         path = self._path(name)
         found = _read(path)
-        if found is not None:
-            with storage(path):
-                path.touch()
+        if found is not None and os.access(path, os.W_OK):
+            path.touch()  # used last, so forgotten last
         return found
 
     def add(self, name: str, snapshot: Snapshot) -> None:
+        """Keeps a training for others, if there is room: the run itself does without."""
         path = self._path(name)
-        with storage(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        _write(path, snapshot)
+        try:
+            with storage(path):
+                self._folder.mkdir(parents=True, exist_ok=True)
+            _write(path, snapshot)
+        except StorageError as error:
+            _log.warning("no other run can take this training over: %s", error)
         self._forget()
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npz"
+        return self._folder / f"{name}{_SUFFIX}"
 
     def _forget(self) -> None:
         """Removes files, the longest unused first, until the rest is small enough."""
         files = []
-        for path in self._folder.glob("*.npz"):
+        for path in self._folder.glob(f"*{_SUFFIX}"):
             try:
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
             except FileNotFoundError:
@@ -144,7 +152,7 @@ class TrainingFiles:
         """
         older = self._paths()
         number = int(older[-1].stem.rpartition(".")[2]) + 1 if older else 1
-        path = self._folder / f"{self._file}.{number:06d}.npz"
+        path = self._folder / f"{self._file}.{number:06d}{_SUFFIX}"
         with storage(path):
             self._folder.mkdir(parents=True, exist_ok=True)
         _write(path, snapshot)
@@ -155,7 +163,7 @@ class TrainingFiles:
         self._saved_at = time.monotonic()
 
     def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._file}.*.npz"))
+        return sorted(self._folder.glob(f"{self._file}.*{_SUFFIX}"))
 
 
 def name_of(facts: Any, arrays: Iterator[np.ndarray] | Sequence[np.ndarray]) -> str:
@@ -182,16 +190,17 @@ def _write(path: Path, snapshot: Snapshot) -> None:
 
 def _read(path: Path) -> Snapshot | None:
     """A snapshot, or None where there is none that is whole; reading verifies the checksums."""
+    if not path.exists():
+        return None
     try:
+        check_zip(path)  # the directory of a run may be a stranger's
         with np.load(path, allow_pickle=False) as arrays:
             kept = json.loads(arrays["state"].tobytes())
             parts: dict[str, list[np.ndarray]] = {"variable": [], "best": []}
             for part, values in parts.items():
                 while f"{part}/{len(values)}" in arrays:
                     values.append(arrays[f"{part}/{len(values)}"])
-    except FileNotFoundError:
-        return None
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (InputError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         _log.warning("%s cannot be read (%s): the one before it counts", path, error)
         return None
     return Snapshot(parts["variable"], parts["best"], kept["state"], kept["is_finished"])

@@ -142,7 +142,7 @@ def test_runs_share_a_training_and_only_the_same_one(blobs_data: Dataset, tmp_pa
     cache = Cache(tmp_path / "cache", 10**9)
     first, _ = train(blobs_data, tmp_path / "a", ramp, cache=cache, lineage="prune 0.8")
     same, result = train(blobs_data, tmp_path / "b", ramp, cache=cache, lineage="prune 0.8")
-    assert result.origin == "over"
+    assert result.origin == "taken over"
     np.testing.assert_array_equal(same.get_weights()[0], first.get_weights()[0])
 
     changed = blobs_data.train.x.copy()
@@ -156,7 +156,9 @@ def test_runs_share_a_training_and_only_the_same_one(blobs_data: Dataset, tmp_pa
     ]
     assert [result.origin for _, result in others] == ["trained"] * 4
     _, plain = train(blobs_data, tmp_path / "g", cache=cache, lineage="whatever comes before")
-    assert plain.origin == "over", "a training that nothing modifies is the same in every pipeline"
+    assert plain.origin == "taken over", (
+        "a training that nothing modifies is the same in every pipeline"
+    )
 
 
 def test_what_was_used_longest_ago_leaves_the_cache(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_what_was_used_longest_ago_leaves_the_cache(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 11_000)
     for age, name in ((300, "a"), (200, "b")):
         cache.add(name, Snapshot([array], [], {}, True))
-        os.utime(tmp_path / f"{name}.npz", (age, age))
+        os.utime(tmp_path / f"{name}.training", (age, age))
     assert cache.find("a") is not None
     cache.add("c", Snapshot([array], [], {}, True))
     assert cache.find("b") is None and cache.find("a") is not None and cache.find("c") is not None
@@ -173,7 +175,7 @@ def test_what_was_used_longest_ago_leaves_the_cache(tmp_path: Path) -> None:
 def test_a_damaged_file_of_the_cache_is_as_good_as_none(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10**9)
     cache.add("a", Snapshot([np.ones(1000)], [], {}, True))
-    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content = bytearray((tmp_path / "a.training").read_bytes())
     content[500] ^= 1
-    (tmp_path / "a.npz").write_bytes(content)
+    (tmp_path / "a.training").write_bytes(content)
     assert cache.find("a") is None
