@@ -63,10 +63,9 @@ def add_config_dir(parser: Parser) -> None:
     )
 
 
-def add_job_options(parser: Parser) -> None:
-    """Adds what every command has that composes a config and works in a run directory."""
+def add_run_options(parser: Parser) -> None:
+    """Adds what every command has that works in a run directory."""
     add = parser.add_argument
-    add("overrides", nargs="*", metavar="OVERRIDE", help="group=choice or key=value")
     add("--json", action="store_true", help="print one line of JSON a run instead of the table")
     add("--quiet", "-q", action="store_true", help="no progress on stderr")
     add(
@@ -77,5 +76,12 @@ def add_job_options(parser: Parser) -> None:
         help="let _target_ name this package of yours, which may be in the current directory; "
         "repeat it for several",
     )
+
+
+def add_job_options(parser: Parser) -> None:
+    """Adds what every command has that composes a config and works in a run directory."""
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="OVERRIDE", help="group=choice or key=value")
+    add_run_options(parser)
     add_config_dir(parser)
     add("--config-name", "-cn", default="run", metavar="NAME", help="the primary config (run)")

@@ -73,8 +73,11 @@ def run(
     if "robustness" in cfg:
         wanted = build(cfg.robustness, allow=allow, where="robustness")
         robustness = wanted.on(parts.data, cfg.seed)
-    with recording(cfg, parts, run_dir, command=command, started=started) as record:
-        checkpoints = _checkpoints(cfg, run_dir, allow) if parts.target.workers == 1 else None
+    is_alone = parts.target.workers == 1  # several workers do not go on
+    with recording(
+        cfg, parts, run_dir, command=command, started=started, goes_on=is_alone
+    ) as record:
+        checkpoints = _checkpoints(cfg, run_dir, allow) if is_alone else None
         trainings = Trainings(
             parts.arch, parts.data, parts.target, parts.settings,
             seed=cfg.seed, record=record, reporter=parts.reporter,

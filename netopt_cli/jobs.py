@@ -100,7 +100,7 @@ class Job:
                     raise
                 return Outcome(code)
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
-            if run_dir.can_go_on(directory):
+            if not isinstance(error, InputError) and run_dir.can_go_on(directory):
                 place = shlex.quote(shown(directory, start))
                 print(f"What is done is kept. Go on with: netopt resume {place}", file=sys.stderr)
             self._say(directory, self.work.recorded(directory), code, start)
@@ -111,9 +111,18 @@ class Job:
         return Outcome(EXIT_OK)
 
     def _work(self, config: "DictConfig", directory: Path) -> Rows:
+        from omegaconf import OmegaConf
+
         from netopt_cli import job_check, run_dir
         from netopt_cli.terminal import consoles, native_output_to, quiet_tensorflow
 
+        config_yaml = OmegaConf.to_yaml(config, resolve=True)
+        if (
+            self.is_cell
+            and run_dir.is_complete(directory)
+            and run_dir.is_of(directory, config_yaml)
+        ):
+            return self.work.recorded(directory)  # of a sweep that is started again
         run_dir.refuse_finished(directory)
         job_check.check_job(config, self.allow)
         quiet_tensorflow()
@@ -157,11 +166,16 @@ def composing(arguments: "argparse.Namespace") -> Iterator["Composer"]:
     from netopt_cli.config import composer
 
     with composer(config_dir=arguments.config_dir, config_name=arguments.config_name) as hydra:
-        if arguments.allow:
-            # At the end, so that no file of the current directory stands for an installed package,
-            # and after Hydra has looked for its plug-ins, all of which it imports.
-            sys.path.append(str(Path.cwd()))
+        # After Hydra has looked for its plug-ins, all of which it imports.
+        find_packages(arguments.allow)
         yield hydra
+
+
+def find_packages(allowed: Sequence[str]) -> None:
+    """Lets packages that are allowed be in the current directory: at the end of the search path, so
+    that no file there stands for an installed package."""
+    if allowed:
+        sys.path.append(str(Path.cwd()))
 
 
 def run(

@@ -21,7 +21,7 @@ from netopt_cli.errors import ConfigError, NetoptError
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import LOG, can_go_on, held
+from netopt_cli.run_dir import LOG, has_record, held, refuse_another_config
 from netopt_cli.tables import count_text
 
 
@@ -86,41 +86,45 @@ def recording(
     *,
     command: list[str],
     started: Callable[[], object] | None,
+    goes_on: bool = False,
 ) -> Iterator[Record]:
     """Opens the record of a run, and closes it as what became of the run.
 
     Args:
-        run_dir: An existing directory, empty or of a run of this config that is not complete.
+        run_dir: An existing directory: empty, or of a run that is not complete, if `goes_on`.
         command: The words that started the run.
         started: Called when there is a record.
+        goes_on: Whether a run of the same config is taken up where it was left.
 
     Raises:
-        ConfigError: Another process works there, or a run of another config has begun there.
+        ConfigError: Another process works there, or a run has begun there that cannot be taken up.
     """
-    with held(run_dir):
-        yield from _recording(cfg, parts, run_dir, command=command, started=started)
-
-
-def _recording(
-    cfg: DictConfig,
-    parts: Parts,
-    run_dir: Path,
-    *,
-    command: list[str],
-    started: Callable[[], object] | None,
-) -> Iterator[Record]:
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
-    if can_go_on(run_dir):
-        _refuse_another_config(run_dir, config_yaml)
-        parts.reporter.say(f"goes on with the run in {run_dir}")
-    record = Record(run_dir, config_yaml=config_yaml, command=command, seed=cfg.seed)
-    record.fact("config", OmegaConf.to_container(cfg, resolve=True))
-    record.fact("dataset", _describe(parts.data))
-    record.fact("pipeline", list(parts.stages))
+    with held(run_dir):
+        if has_record(run_dir):
+            if not goes_on:
+                raise ConfigError(
+                    f"{run_dir} holds a run that is not complete, and this one cannot go on with "
+                    "it: choose another directory"
+                )
+            refuse_another_config(run_dir, config_yaml)
+            parts.reporter.say(f"goes on with the run in {run_dir}")
+        record = Record(run_dir, config_yaml=config_yaml, command=command, seed=cfg.seed)
+        for change in record.changes:
+            parts.reporter.say(f"warning: {change}; what is done is kept as it is")
+        record.fact("config", OmegaConf.to_container(cfg, resolve=True))
+        record.fact("dataset", _describe(parts.data))
+        record.fact("pipeline", list(parts.stages))
+        with _closing(record):
+            if started is not None:
+                started()
+            yield record
+
+
+@contextmanager
+def _closing(record: Record) -> Iterator[None]:
     try:
-        if started is not None:
-            started()
-        yield record
+        yield
     except KeyboardInterrupt:
         record.finish("interrupted")
         raise
@@ -131,16 +135,6 @@ def _recording(
         record.finish("failed", f"{type(error).__name__}: {error}")
         raise
     record.finish("completed")
-
-
-def _refuse_another_config(run_dir: Path, config_yaml: str) -> None:
-    begun = (run_dir / "config.yaml").read_text()
-    changed = sorted(set(begun.splitlines()) ^ set(config_yaml.splitlines()))
-    if changed:
-        raise ConfigError(
-            f"{run_dir} holds a run of another config that is not complete ({changed[0].strip()}): "
-            f"go on with it by `netopt resume {run_dir}`, or choose another directory"
-        )
 
 
 def _build(arch: ArchBuilder, data: Dataset) -> Network:

@@ -54,6 +54,7 @@ class Record:
         self.folder = folder
         self._started = time.monotonic()
         self._seconds_before = 0.0
+        self.changes: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self._exports: list[dict[str, Any]] = []
         self._exits: list[dict[str, Any]] = []
@@ -93,6 +94,8 @@ class Record:
         self._facts |= {
             name: facts[name] for name in ("started", "stages", "command") if name in facts
         }
+        for what in ("environment", "git"):
+            self.changes += _changes(facts.get(what), self._facts[what], what)
         self._facts["resumed"] = [*facts.get("resumed", []), timestamp()]
 
     def row_of(self, stage: str, role: str) -> dict[str, Any] | None:
@@ -228,6 +231,22 @@ class Record:
     def _write_json(self) -> None:
         content = self._facts | {"rows": self._rows, "exports": self._exports}
         write_json(self.folder / RECORD, content)
+
+
+def _changes(before: Any, now: Any, what: str) -> list[str]:
+    """What is not as it was, of the packages and the source: a sentence each."""
+    if before is None or now is None:
+        return []
+    if what == "git":
+        parts = {part: (before[part], now[part]) for part in ("commit", "diff_sha256")}
+        is_same = all(old == new for old, new in parts.values())
+        return [] if is_same else ["the source in the current directory is another one than before"]
+    old, new = before["packages"], now["packages"]
+    return [
+        f"{name} was {old[name]} and is {new[name]}"
+        for name in new
+        if old.get(name, new[name]) != new[name]
+    ]
 
 
 def _name(row: dict[str, Any]) -> tuple[str, int]:

@@ -16,12 +16,13 @@ from netopt_cli.files import link_atomically
 
 LOG = "run.log"
 RECORD = "record.json"
+CONFIG = "config.yaml"
 LATEST = "latest"
 CHECKPOINTS = "checkpoints"
 SEEDS = "seeds"
 """The kind of a record of several seeds; that of one run has no kind."""
 
-_BEFORE_THE_START = {LOG, "config.yaml"}
+_BEFORE_THE_START = {LOG, CONFIG}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
 """Names of the folders in the directory of a run."""
 
@@ -66,8 +67,12 @@ def use_run_dir(path: Path) -> Path:
 
 def refuse_finished(path: Path) -> None:
     """Raises ConfigError when `path` holds the record of a run that cannot go on."""
-    if (path / RECORD).exists() and not can_go_on(path):
+    if has_record(path) and not can_go_on(path):
         raise ConfigError(f"{path} already holds the record of a run: choose another directory")
+
+
+def has_record(path: Path) -> bool:
+    return (path / RECORD).exists()
 
 
 def can_go_on(path: Path) -> bool:
@@ -91,6 +96,21 @@ def _facts(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def is_of(path: Path, config_yaml: str) -> bool:
+    """Whether the directory holds a run of this config, complete or not."""
+    config = path / CONFIG
+    return has_record(path) and config.exists() and config.read_text() == config_yaml
+
+
+def refuse_another_config(path: Path, config_yaml: str) -> None:
+    """Raises ConfigError when a run of another config has begun in `path`."""
+    if not is_of(path, config_yaml):
+        raise ConfigError(
+            f"{path} holds a run of another config that is not complete: go on with it by "
+            f"`netopt resume {path}`, or choose another directory"
+        )
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Keeps a run directory for this process, however it ends.
@@ -100,14 +120,19 @@ def held(path: Path) -> Iterator[None]:
     """
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(directory, path)
         yield
+    finally:
+        os.close(directory)
+
+
+def _lock(directory: int, path: Path) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(
             f"another process works in {path}: wait for it, or choose another directory"
         ) from error
-    finally:
-        os.close(directory)
 
 
 def refuse_links_out(path: Path) -> None:

@@ -18,8 +18,10 @@ from netopt_cli.progress import reporter_for
 from netopt_cli.run_dir import (
     LOG,
     discard_unstarted,
+    has_record,
     is_complete,
     recorded_rows,
+    refuse_another_config,
     use_run_dir,
 )
 from netopt_cli.seed_record import SeedRecord, folder_name
@@ -53,6 +55,9 @@ def run(
         InputError: The config cannot work: the first seed was refused.
         RunError: Seeds have failed; the record has the others.
     """
+    config_yaml = OmegaConf.to_yaml(config, resolve=True)
+    if has_record(directory):
+        refuse_another_config(directory, config_yaml)
     wanted = seeds.listed(config.seeds)
     reporter = reporter_for(messages, quiet=quiet, log=directory / LOG)
     given = {"allow": allow, "command": command, "messages": messages, "quiet": quiet}
@@ -60,7 +65,7 @@ def run(
         directory,
         wanted,
         config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        config_yaml=OmegaConf.to_yaml(config, resolve=True),
+        config_yaml=config_yaml,
         command=command,
     )
 

@@ -122,7 +122,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(netopt: CommandLine) ->
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no record.json"), ("{", "cannot be read"), ("[]", "is not the record of a run"),
+    [(None, "no record.json"), ("{", "ends in the middle"), ("[]", "is no JSON object"),
      ('{"status": "failed", "kind": "sensitivity"}', "start it anew")],
 )  # fmt: skip
 def test_what_is_no_run_is_refused(netopt: CommandLine, content: str | None, message: str) -> None:

@@ -73,7 +73,8 @@ def _update(path: Path, group: "Group") -> int:
     previous = baseline_file.read(path) if path.exists() else None
     made = baseline_of(group, previous)
     baseline_file.write(path, made)
-    print(f"{path}: {len(made.rows)} rows of {group.name}, {len(group.runs)} seeds")
+    seeds = text_table.spans(list(group.runs))
+    print(f"{path}: {len(made.rows)} rows of {group.name}, seeds: {seeds}")
     for remark in doubts(made, len(group.runs)):
         print(remark, file=sys.stderr)
     return EXIT_OK

@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> int:
     from netopt_cli.commands import train
 
     directory = train.reserve(words[1:]).absolute()
+    if run_dir.has_record(directory):
+        raise ConfigError(
+            f"{directory} holds a run that is not complete, and several workers do not go on: "
+            "choose another directory"
+        )
     latest = jobs.latest_link("hydra.run.dir", words, directory)
     words = [word for word in words if not word.lstrip("+").startswith("hydra.run.dir=")]
     ports = _free_ports(arguments.workers)

@@ -283,8 +283,12 @@ def _show(composing: "Composer", arguments: "argparse.Namespace", overrides: lis
         if arguments.package:
             config = composing.compose(overrides)
             shown = composing.hydra.get_sanitized_cfg(config, arguments.cfg)
-            if OmegaConf.select(shown, arguments.package, throw_on_missing=False) is None:
+            found = OmegaConf.select(shown, arguments.package, default=..., throw_on_missing=False)
+            if found is ...:
                 raise ConfigError(f"--package: the config has no '{arguments.package}'")
+            if found is None:
+                print("null")
+                return
         composing.hydra.show_cfg(
             composing.config_name, overrides, arguments.cfg, arguments.package, arguments.resolve
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import CommandLine
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from user_configs import write_configs
 
 import netopt_cli
@@ -247,6 +247,24 @@ def test_a_cell_that_fails_does_not_stop_the_sweep(
     assert [json.loads(line)["status"] for line in lines] == ["completed", "failed", "completed"]
     assert captured.err == "error in 1-mlp-none-seed1: the loss is NaN\n"
     assert Path(shown).name.endswith("-sweep")
+
+
+def test_a_sweep_that_is_started_again_leaves_out_what_is_done(
+    experiment: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(config: DictConfig, run_dir: Path) -> None:
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        is_bad = config.seed == 1 and len(experiment.calls) == 2
+        status = "failed" if is_bad else "completed"
+        (run_dir / "record.json").write_text(json.dumps({"rows": [], "status": status}))
+        if is_bad:
+            raise DivergedError("the loss is NaN")
+
+    experiment.act = work
+    words = ["train", "-m", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+    assert app.main(words) == EXIT_FAILED
+    assert app.main(words) == EXIT_OK
+    assert [call["config"].seed for call in experiment.calls] == [0, 1, 2, 1]
 
 
 def test_ctrl_c_ends_a_sweep(experiment: Stage, capfd: pytest.CaptureFixture[str]) -> None:

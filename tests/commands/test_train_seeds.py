@@ -46,12 +46,15 @@ class Stage:
     ) -> SimpleNamespace:
         self.configs.append(config)
         self.before(config.seed)
-        facts = {"dataset": {"name": "digits"}, "pipeline": list(config.opt)}
+        facts = {"dataset": {"name": "digits"}, "pipeline": list(config.opt), "status": "failed"}
         (run_dir / "record.json").write_text(json.dumps(facts))
         started()
         self.parents.append(record_of(run_dir.parent))
         self.during(config.seed)
-        return SimpleNamespace(rows=rows(config.seed, gain=-0.01))
+        found = rows(config.seed, gain=-0.01)
+        done = facts | {"status": "completed", "rows": found}
+        (run_dir / "record.json").write_text(json.dumps(done))
+        return SimpleNamespace(rows=found)
 
 
 @pytest.fixture
@@ -152,6 +155,24 @@ def test_a_seed_that_fails_does_not_take_the_others_along(
     assert "seed-1 failed and is left out: the loss is NaN" in captured.out
     with (parent / "metrics.csv").open() as file:
         assert {line["n"] for line in csv.DictReader(file)} == {"3"}
+
+
+def test_seeds_go_on_and_the_complete_ones_are_not_done_again(
+    experiment: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "seeds=3", "opt=prune", "-q", "hydra.run.dir=parent"]
+    experiment.during = at(1, DivergedError("the loss is NaN"))
+    assert app.main(words) == EXIT_FAILED
+    assert "Go on with: netopt resume parent" in capfd.readouterr().err
+    assert app.main([*words, "opt.prune.epochs=9"]) == EXIT_WRONG_INPUT
+    assert "a run of another config" in capfd.readouterr().err
+    assert [config.seed for config in experiment.configs] == [0, 1, 2]
+    experiment.during = lambda seed: None
+    assert app.main(["resume", "parent", "-q"]) == EXIT_OK
+    assert [config.seed for config in experiment.configs] == [0, 1, 2, 1]
+    record = record_of(Path("parent"))
+    assert record["status"] == "completed" and record["failed"] == {}
+    assert record["rows"][0]["accuracy"]["n"] == 3
 
 
 def test_an_internal_error_is_in_the_log_of_its_seed(
