@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from netopt_cli.errors import RecordError, did_you_mean
-from netopt_cli.run_dir import LOG, RECORD
+from netopt_cli.run_dir import LOG, RECORD, is_held
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -81,7 +81,9 @@ class StoredRun:
 
     @property
     def status(self) -> str:
-        return self.get("status", str) or "unknown"
+        """What became of it; `interrupted` too where the process was killed and wrote nothing."""
+        written = self.get("status", str) or "unknown"
+        return "interrupted" if written == "running" and not is_held(self.folder) else written
 
     @property
     def started(self) -> datetime | None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ CHECKPOINTS = "checkpoints"
 SEEDS = "seeds"
 """The kind of a record of several seeds; that of one run has no kind."""
 
+_A_MOMENT = 0.05  # seconds
 _BEFORE_THE_START = {LOG, CONFIG}
 _WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
 """Names of the folders in the directory of a run."""
@@ -126,13 +128,33 @@ def held(path: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def _lock(directory: int, path: Path) -> None:
+def is_held(path: Path) -> bool:
+    """Whether a process works in a run directory; also where the file system cannot tell."""
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(
-            f"another process works in {path}: wait for it, or choose another directory"
-        ) from error
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(directory)
+    return False
+
+
+def _lock(directory: int, path: Path) -> None:
+    for is_last in (False, False, True):
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if is_last:
+                raise ConfigError(
+                    f"another process works in {path}: wait for it, or choose another directory"
+                ) from error
+            time.sleep(_A_MOMENT)  # it may be `is_held`, which looks and goes
+        else:
+            return
 
 
 def refuse_links_out(path: Path) -> None:

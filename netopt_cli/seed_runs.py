@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from netopt_cli.run_dir import (
     LOG,
     discard_unstarted,
     has_record,
+    held,
     is_complete,
     recorded_rows,
     refuse_another_config,
@@ -52,12 +53,11 @@ def run(
         The rows of all seeds, see `seed_rows.summed_up`.
 
     Raises:
+        ConfigError: Another process works there, or seeds of another config have begun there.
         InputError: The config cannot work: the first seed was refused.
         RunError: Seeds have failed; the record has the others.
     """
     config_yaml = OmegaConf.to_yaml(config, resolve=True)
-    if has_record(directory):
-        refuse_another_config(directory, config_yaml)
     wanted = seeds.listed(config.seeds)
     reporter = reporter_for(messages, quiet=quiet, log=directory / LOG)
     given = {"allow": allow, "command": command, "messages": messages, "quiet": quiet}
@@ -75,7 +75,9 @@ def run(
         if is_first and started is not None:
             started()
 
-    try:
+    with held(directory), _closing(record):
+        if has_record(directory):
+            refuse_another_config(directory, config_yaml)
         for number, seed in enumerate(wanted, start=1):
             reporter.say(f"seed {seed}, {number} of {len(wanted)}")
             folder = directory / folder_name(seed)
@@ -104,18 +106,22 @@ def run(
             # Networks and their functions refer to one another, and would pile up until Python
             # happens to look for that.
             gc.collect()
+        if record.failed:
+            raise _summary(record, wanted)
+    return record.rows
+
+
+@contextmanager
+def _closing(record: SeedRecord) -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         record.finish("interrupted")
         raise
     except Exception as error:
         record.finish("failed", _message(error))
         raise
-    if record.failed:
-        failure = _summary(record, wanted)
-        record.finish("failed", str(failure))
-        raise failure
     record.finish("completed")
-    return record.rows
 
 
 def _run_one(work: RunOne, folder: Path, started: Callable[[], object]) -> Sequence[Row]:

@@ -1,12 +1,15 @@
 """Run directories: unique, and refused in words when they cannot be."""
 
+import fcntl
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from netopt_cli.errors import EXIT_FAILED, ConfigError, StorageError
-from netopt_cli.run_dir import discard_unstarted, reserve_run_dir, use_run_dir
+from netopt_cli.run_dir import discard_unstarted, held, is_held, reserve_run_dir, use_run_dir
 
 
 def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
@@ -69,3 +72,20 @@ def test_only_a_run_that_did_not_begin_is_discarded(tmp_path: Path) -> None:
         assert folder.exists() is not gone
         if not gone:
             assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+
+
+def test_a_directory_is_held_as_long_as_a_process_works_in_it(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with held(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(ConfigError, match="another process works in"), held(tmp_path):
+            pass
+    assert not is_held(tmp_path)
+
+
+def test_who_looks_whether_a_run_goes_on_does_not_keep_it_from_going_on(tmp_path: Path) -> None:
+    looking = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.02, os.close, [looking]).start()
+    with held(tmp_path):
+        assert is_held(tmp_path)

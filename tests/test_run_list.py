@@ -7,6 +7,7 @@ import pytest
 from stored_runs import rows, write_run, write_seeds
 
 from netopt_cli.errors import InputError
+from netopt_cli.run_dir import held
 from netopt_cli.run_list import COLUMNS, Condition, has_stages, lines, moment, ordered
 from netopt_cli.text_table import spans
 
@@ -62,11 +63,15 @@ def test_lines_of_runs_seeds_and_what_is_broken(tmp_path: Path) -> None:
     write_seeds(tmp_path / "b", {0: rows(prune=0.9), 1: rows(prune=0.8), 4: rows(prune=0.7)})
     write_run(tmp_path / "c", status="failed", error="diverged", found=[])
     (write_run(tmp_path / "d") / "record.json").write_text('{\n  "status": "runn')
+    write_run(tmp_path / "k", status="running", found=[])
+    write_run(tmp_path / "r", status="running", found=[])
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "run.log").write_text("")
-    found = {line["run"]: line for line in lines(tmp_path)}
+    with held(tmp_path / "r"):
+        found = {line["run"]: line for line in lines(tmp_path)}
     assert {name: line["status"] for name, line in found.items()} == {
-        "a": "completed", "b": "completed", "c": "failed", "d": "broken", "e": "no record"
+        "a": "completed", "b": "completed", "c": "failed", "d": "broken", "e": "no record",
+        "k": "interrupted", "r": "running",
     }  # fmt: skip
     assert found["b"]["seed"] == "0-1,4"
     assert found["b"]["accuracy"] == pytest.approx(0.8)

@@ -15,6 +15,7 @@ from stored_runs import CONFIG, drawn, rows, write_run, write_seeds
 from netopt_cli import app
 from netopt_cli.completion import candidates
 from netopt_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_WRONG_INPUT
+from netopt_cli.run_dir import held
 
 Capture = pytest.CaptureFixture[str]
 
@@ -60,6 +61,20 @@ def listed(capsys: Capture, *words: str) -> list[str]:
 )
 def test_runs_are_chosen_and_sorted(capsys: Capture, words: list[str], expected: list[str]) -> None:
     assert listed(capsys, *words) == expected
+
+
+def test_a_run_that_was_killed_is_interrupted_everywhere(capsys: Capture) -> None:
+    killed = write_run(Path("runs/k"), status="running")
+    seeds = write_seeds(Path("runs/s"), drawn(range(3), 0.95, 0.002, source=1), status="running")
+    assert listed(capsys, "--where", "status=interrupted") == ["k"]
+    assert app.main(["check", "runs/a", "--baseline", "b.json", "--update"]) == EXIT_OK
+    assert app.main(["check", "runs/k", "--baseline", "b.json"]) == EXIT_FAILED
+    assert "interrupted" in capsys.readouterr().out
+    for words in (["compare", "runs/k"], ["report", str(seeds)]):
+        assert app.main(words) == EXIT_WRONG_INPUT
+        assert "interrupted" in capsys.readouterr().err
+    with held(killed):
+        assert listed(capsys, "--status", "running") == ["k"]
 
 
 def test_runs_as_table_and_csv(capsys: Capture) -> None:

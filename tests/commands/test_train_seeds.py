@@ -175,6 +175,18 @@ def test_seeds_go_on_and_the_complete_ones_are_not_done_again(
     assert record["rows"][0]["accuracy"]["n"] == 3
 
 
+def test_seeds_that_another_process_works_on_are_left_to_it(
+    experiment: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "seeds=2", "opt=prune", "-q", "hydra.run.dir=parent"]
+    second: list[int] = []
+    experiment.during = lambda seed: second.append(app.main(["resume", "parent", "-q"]))
+    assert app.main(words) == EXIT_OK
+    assert second == [EXIT_WRONG_INPUT] * 2
+    assert "another process works in" in capfd.readouterr().err
+    assert [config.seed for config in experiment.configs] == [0, 1]
+
+
 def test_an_internal_error_is_in_the_log_of_its_seed(
     experiment: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
