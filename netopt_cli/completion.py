@@ -13,6 +13,7 @@ from typing import Any
 
 from netopt_cli import catalog
 from netopt_cli.command_table import COMMANDS
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError
 from netopt_cli.export.formats import FORMATS
 
@@ -120,7 +121,8 @@ def _overrides(words: list[str], word: str, folders: Sequence[Path]) -> Iterator
         yield from (f"{name}=" for name in _root() if name not in groups)
         sections = [group for group in groups if group in ("arch", "data", "train", "target")]
         yield from (f"{section}." for section in sections)
-        yield from (f"opt.{stage}." for stage in _stages(words, folders))
+        for group in NAMED_GROUPS:
+            yield from (f"{group}.{name}." for name in _several(group, words, folders))
 
 
 def _values(key: str, words: list[str], folders: Sequence[Path]) -> list[str]:
@@ -146,10 +148,10 @@ class _Choice(str):
 
 def _section(section: str, words: list[str], folders: Sequence[Path]) -> dict[str, Any]:
     """The dotted keys and values of what the line chooses for a section, or its default."""
-    if section == "opt":
+    if section in NAMED_GROUPS:
         found: dict[str, Any] = {}
-        for stage in _stages(words, folders):
-            found |= _keys(catalog.find("opt", stage, folders), f"opt.{stage}")
+        for name in _several(section, words, folders):
+            found |= _keys(catalog.find(section, name, folders), f"{section}.{name}")
         return found
     if section not in catalog.groups(folders):
         return {}
@@ -158,10 +160,10 @@ def _section(section: str, words: list[str], folders: Sequence[Path]) -> dict[st
     return _keys(known[chosen], section) if chosen in known else {}
 
 
-def _stages(words: list[str], folders: Sequence[Path]) -> list[str]:
-    """The stages that the line chooses, or all when it does not say."""
-    known = list(catalog.choices("opt", folders))
-    value = _chosen("opt", words) or ""
+def _several(group: str, words: list[str], folders: Sequence[Path]) -> list[str]:
+    """The stages, or trackers, that the line chooses, or all when it does not say."""
+    known = list(catalog.choices(group, folders))
+    value = _chosen(group, words) or ""
     chosen = [name for name in known if name in value.strip("[]").replace("[", "").split(",")]
     return chosen or [name for name in known if name != "none"]
 

@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError, InputError, did_you_mean
 
 _PACKAGES = {
@@ -30,6 +31,7 @@ _PACKAGES = {
     "opt": "netopt_cli.opt",
     "robustness": "netopt_cli.measure.robustness",
     "target": "netopt_cli.target",
+    "tracking": "netopt_cli.tracking",
     "train": "netopt_cli.engine.settings",
 }
 _KERAS_MODULES = (
@@ -218,7 +220,7 @@ def _check_target(name: Any, where: str, allow: Collection[str]) -> None:
 def _packages_for(where: str) -> list[str]:
     """The component of a group is of its package; one inside another is an arch or a data set."""
     group, *path = where.split(".")
-    is_component = len(path) == (1 if group == "opt" else 0)
+    is_component = len(path) == (1 if group in NAMED_GROUPS else 0)
     if is_component and group in _PACKAGES:
         return [_PACKAGES[group]]
     return [_PACKAGES["arch"], _PACKAGES["data"]]

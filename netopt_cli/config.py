@@ -25,7 +25,8 @@ from omegaconf import DictConfig, open_dict
 
 from netopt_cli import catalog
 from netopt_cli.config_errors import bounded, hydra_errors, readable_errors
-from netopt_cli.config_keys import STAGES, chosen_groups, is_open, lookup, nearest_key, plain_tree
+from netopt_cli.config_keys import chosen_groups, is_open, lookup, nearest_key, plain_tree
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError, did_you_mean
 from netopt_cli.hydra_seams import check_hydra, check_search_path, prepare_hydra, refuse_swept
 from netopt_cli.job_check import check_job
@@ -38,7 +39,7 @@ from netopt_cli.overrides import (
     refuse_too_much,
     refuse_two_lists,
     search_path,
-    stage_list,
+    several,
 )
 
 PRIMARY = "run"
@@ -240,12 +241,12 @@ class Composer:
     def _choose(self, override: Override) -> list[str]:
         group = override.key_or_group
         values = alternatives(override)
-        if group == STAGES:
-            lists = [stage_list(value) for value in values]
-            for stage in itertools.chain(*lists):
-                if stage not in self._choices[group]:
-                    self._refuse_choice(group, stage)
-            return [f"{group}={','.join('[' + ','.join(stages) + ']' for stages in lists)}"]
+        if group in NAMED_GROUPS:
+            lists = [several(group, value) for value in values]
+            for name in itertools.chain(*lists):
+                if name not in self._choices[group]:
+                    self._refuse_choice(group, name)
+            return [f"{group}={','.join('[' + ','.join(names) + ']' for names in lists)}"]
         if values == [None]:
             return []
         self._refuse_list(override)
@@ -367,14 +368,16 @@ class Composer:
         return prefix
 
     def _unknown_key(self, key: str, config: DictConfig) -> str:
-        section, _, rest = key.partition(".")
-        stage = rest.partition(".")[0]
+        group, _, rest = key.partition(".")
+        name = rest.partition(".")[0]
         tree = plain_tree(config)
-        stages = list(tree.get(STAGES, {}))
-        if section == STAGES and stage in self._choices[STAGES] and stage not in stages:
-            chosen = ",".join(stages) or "none"
-            with_it = ",".join([*stages, stage])
-            return f"{key}: '{stage}' is not in opt=[{chosen}]; add it: opt=[{with_it}]"
+        if group in NAMED_GROUPS and name in self._choices[group]:
+            chosen = list(tree.get(group) or {})
+            if name not in chosen:
+                return (
+                    f"{key}: '{name}' is not in {group}=[{','.join(chosen) or 'none'}]; "
+                    f"add it: {group}=[{','.join([*chosen, name])}]"
+                )
         return f"unknown key '{key}'.{nearest_key(key, tree, list(self._choices))}"
 
     def _refuse_choice(self, group: str, name: str) -> None:

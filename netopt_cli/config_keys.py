@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import did_you_mean
 
 STAGES = "opt"
@@ -51,7 +52,8 @@ def lookup(config: DictConfig, key: str) -> tuple[bool, Any, Any]:
 
 def is_open(parent: Any, key: str) -> bool:
     """True for a mapping whose keys netopt does not all know: an argument, a user's component."""
-    depth = 2 if key.startswith(f"{STAGES}.") else 1  # a component is at `arch`, at `opt.prune`
+    # A component is at `arch`, at `opt.prune`.
+    depth = 2 if _split(key)[0] in NAMED_GROUPS else 1
     if not isinstance(parent, dict) or len(_split(key)) <= depth:
         return False
     return not str(parent.get("_target_", "")).startswith("netopt_cli.")

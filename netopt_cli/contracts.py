@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from netopt_cli.errors import InputError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from netopt_cli.dataset import Dataset
+    from netopt_cli.observer import Epoch
+
+NAMED_GROUPS = {"opt": "stage", "tracking": "tracker"}
+"""The groups of which a run takes several, each in a section of its name, `opt.prune`; and the word
+for one of them."""
 
 ArchBuilder = Callable[..., "keras.Model"]
 """An arch bound to its parameters: called with `shape=` (one sample, channels last) and `classes=`,
@@ -346,6 +352,64 @@ class Planned(Protocol):
 
         Raises:
             InputError: The stage cannot work there; say why and what would.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told of a run when it begins.
+
+    Attributes:
+        folder: The run directory.
+        name: The last part of its path, after the group if there is one.
+        group: The name of the seeds or the sweep that the run is one of.
+        config: All settings, as plain values.
+        tags: What else tells runs apart: `command`, `seed`, `git_commit`, `dataset`,
+            `dataset_sha256`.
+        epochs: How many epochs the tracker was told of before, if the run goes on.
+    """
+
+    folder: Path
+    name: str
+    group: str | None
+    config: Mapping[str, Any]
+    tags: Mapping[str, str]
+    epochs: int
+
+
+class Tracker(Protocol):
+    """Somebody who is told of a run as it goes on (a `tracking`).
+
+    May raise anything: what it raises in `begin` refuses the run, and after that it is told nothing
+    more while the run goes on. A config may be a stranger's: where a tracker writes or connects to
+    comes from the environment, never from its parameters.
+    """
+
+    def begin(self, run: TrackedRun, known: str | None) -> str | None:
+        """Begins, or goes on where a process that was interrupted left it.
+
+        Args:
+            known: What `begin` returned in that process. It may have been changed.
+
+        Returns:
+            The name under which the tracker finds the run again; None when it needs none.
+        """
+        ...
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Tells of a row of metrics.csv."""
+        ...
+
+    def end(self, status: str, files: Sequence[Path], models: Sequence[Path]) -> None:
+        """Ends.
+
+        Args:
+            status: `completed`, `failed` or `interrupted`.
+            files: The config, the record and the tables, in the run directory.
+            models: The networks of the stages and their files, in folders of the run directory.
         """
         ...
 

@@ -121,6 +121,9 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         stage = attempt(where, partial(build, cfg.opt[name], allow=allow, where=where))
         if stage is not None:
             stages[name] = stage
+    for name, node in cfg.get("tracking", {}).items():
+        where = f"tracking.{name}"
+        attempt(where, partial(build, node, allow=allow, where=where))
     arch = attempt("arch", partial(build, cfg.arch, allow=allow, where="arch", partial=True))
     data = attempt("data", partial(build, cfg.data, allow=allow, where="data", seed=cfg.seed))
     if target is None or settings is None or arch is None or data is None:

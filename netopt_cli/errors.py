@@ -7,6 +7,7 @@ NetoptError                    exit 1
 │   ├── ArchError              a network that cannot be built for this data
 │   ├── RecordError            a run directory without a record, or with one that cannot be read
 │   ├── TargetError            hardware that is not there
+│   ├── TrackingError          a tracker that cannot begin, as its server does not answer
 │   └── MissingExtraError      an optional package that is not installed
 └── RunError                   exit 1: the run started and failed
     ├── DivergedError          the loss became NaN, infinite or far worse than chance
@@ -60,6 +61,10 @@ class MissingExtraError(InputError):
         super().__init__(
             f"{feature} needs the optional extra '{extra}': pip install 'netopt[{extra}]'"
         )
+class TrackingError(InputError):
+    pass
+
+
 
 
 class RunError(NetoptError):

@@ -49,6 +49,7 @@ def run(
     messages: Console,
     quiet: bool,
     started: Callable[[], object] | None = None,
+    group: str | None = None,
 ) -> Experiment:
     """Runs one experiment.
 
@@ -62,6 +63,7 @@ def run(
         command: The words that started the run, for the record.
         messages: Where progress goes.
         started: Called once the run has begun: there is a record.
+        group: The name of the seeds or the sweep that the run is one of.
 
     Raises:
         InputError: The config cannot work.
@@ -75,7 +77,7 @@ def run(
         robustness = wanted.on(parts.data, cfg.seed)
     is_alone = parts.target.workers == 1  # several workers do not go on
     with recording(
-        cfg, parts, run_dir, command=command, started=started, goes_on=is_alone
+        cfg, parts, run_dir, command=command, started=started, goes_on=is_alone, group=group
     ) as record:
         checkpoints = _checkpoints(cfg, run_dir, allow) if is_alone else None
         trainings = Trainings(

@@ -13,11 +13,12 @@ from netopt_cli import seeds
 from netopt_cli.components import check_targets, check_value
 from netopt_cli.config_errors import bounded, readable_errors
 from netopt_cli.config_keys import STAGES
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError, did_you_mean
 from netopt_cli.export import formats
 
 _SECTIONS = ("arch", "data", "train", "target", STAGES)
-_OPTIONAL_SECTIONS = ("robustness",)
+_OPTIONAL_SECTIONS = ("robustness", "tracking")
 _ROOT_KEYS = {
     "seed": seeds.Seed,
     "seeds": seeds.Requested,
@@ -28,7 +29,7 @@ _ROOT_KEYS = {
     "cache": bool,
     "cache_max_megabytes": Annotated[int, Field(ge=1)],
 }
-_STAGE_NAME = re.compile(r"[A-Za-z0-9_][\w-]{0,63}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][\w-]{0,63}", re.ASCII)
 
 
 def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
@@ -54,20 +55,23 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
             check_value(plain[key], annotation, key)
     formats.further(plain.get("export", ()))
     for key in (*_SECTIONS, *(key for key in _OPTIONAL_SECTIONS if key in plain)):
-        stages = plain.get(key) if key == STAGES else {key: plain.get(key)}
-        if not isinstance(stages, dict):
-            raise ConfigError(f"{key} must hold the stages. Received: {key}={stages}")
-        for name, section in stages.items():
-            if key == STAGES and not _STAGE_NAME.fullmatch(name):
+        is_named = key in NAMED_GROUPS
+        components = plain.get(key) if is_named else {key: plain.get(key)}
+        if not isinstance(components, dict):
+            raise ConfigError(
+                f"{key} must hold the {NAMED_GROUPS[key]}s. Received: {key}={components}"
+            )
+        for name, section in components.items():
+            if is_named and not _NAME.fullmatch(name):
                 raise ConfigError(
-                    "the name of a stage must be letters, digits, _ and -, 64 at most: it names a "
-                    f"directory. Received: {name!r}"
+                    f"the name of a {NAMED_GROUPS[key]} must be letters, digits, _ and -, 64 at "
+                    f"most: it may name a directory. Received: {name!r}"
                 )
-            where = f"{key}.{name}" if key == STAGES else key
+            where = f"{key}.{name}" if is_named else key
             if not isinstance(section, dict) or "_target_" not in section:
                 raise ConfigError(
                     f"{where} is not a component: it has no _target_; choose one by "
-                    f"{key}={f'[{name}]' if key == STAGES else 'NAME'}"
+                    f"{key}={f'[{name}]' if is_named else 'NAME'}"
                 )
     check_targets(plain, allow)
     if seeds.listed(plain.get("seeds")) and is_of_workers(plain["target"]):

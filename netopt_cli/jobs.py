@@ -135,6 +135,7 @@ class Job:
                 messages=consoles().err,
                 quiet=self.quiet,
                 started=partial(self._lead_here, directory),
+                group=directory.parent.name if self.is_cell else None,
             )
 
     def _lead_here(self, directory: Path) -> None:

@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 
 from netopt_cli import catalog
 from netopt_cli.config_keys import STAGES
+from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError
 
 SEARCH_PATH = "hydra.searchpath"
@@ -54,17 +55,25 @@ def alternatives(override: Override) -> list[Any]:
     return list(override.sweep_iterator(transformer=Override._convert_value))
 
 
-def stage_list(value: Any) -> list[str]:
-    stages = ["none" if value is None else value] if not isinstance(value, list) else value
-    for stage in stages:
-        if not isinstance(stage, str):
-            raise ConfigError(f"opt takes names of stages. Received: opt={value}")
-        if stages.count(stage) > 1:
+def several(group: str, value: Any) -> list[str]:
+    """The choices of a group that takes several, from one or a list of them.
+
+    Raises:
+        ConfigError: For what is no name, and one that is there twice.
+    """
+    names = value if isinstance(value, list) else ["none" if value is None else value]
+    for name in names:
+        if not isinstance(name, str):
             raise ConfigError(
-                f"opt has '{stage}' twice. Received: opt=[{','.join(map(str, stages))}]; to repeat "
-                f"a stage give it a name of its own: opt=[{stage}] +opt@opt.{stage}2={stage}"
+                f"{group} takes names of {NAMED_GROUPS[group]}s. Received: {group}={value}"
             )
-    return stages
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"{group} has '{name}' twice. Received: {group}=[{','.join(map(str, names))}]; to "
+                f"have it twice give it a name of its own: {group}=[{name}] "
+                f"+{group}@{group}.{name}2={name}"
+            )
+    return names
 
 
 def refuse_too_much(line: str) -> None:
@@ -116,7 +125,8 @@ def refuse_seed_and_seeds(overrides: Sequence[Override], in_configs: Sequence[An
 
 
 def refuse_two_lists(overrides: Sequence[Override]) -> None:
-    given = [o for o in overrides if o.key_or_group == STAGES and not o.package]
-    if len(given) > 1:
-        lines = " ".join(str(o.input_line) for o in given)
-        raise ConfigError(f"opt is given twice. Received: {lines}; in order: opt=[a,b]")
+    for group in NAMED_GROUPS:
+        given = [o for o in overrides if o.key_or_group == group and not o.package]
+        if len(given) > 1:
+            lines = " ".join(str(o.input_line) for o in given)
+            raise ConfigError(f"{group} is given twice. Received: {lines}; both: {group}=[a,b]")

@@ -29,6 +29,8 @@ from netopt_cli.tables import count_text
 class Parts:
     """The parts of a run, none of them used yet.
 
+from netopt_cli.trackers import Trackers
+from netopt_cli.tracking.tensorboard import TensorBoard
     Attributes:
         arch: The run's own.
         network: Built by it, untrained unless it comes from a file.
@@ -39,6 +41,7 @@ class Parts:
     network: Network
     stages: Mapping[str, Stage]
     data: Dataset
+        trackers: Of several workers, those of the chief alone.
     settings: TrainSettings
     target: Target
     reporter: Reporter
@@ -48,6 +51,7 @@ def prepare(
     cfg: DictConfig, run_dir: Path, *, allow: tuple[str, ...], messages: Console, quiet: bool
 ) -> Parts:
     """Builds and checks the parts of a run, and says what they are.
+    trackers: Trackers
 
     Args:
         cfg: The composed config.
@@ -73,7 +77,14 @@ def prepare(
     with target.strategy.scope():
         network = _build(arch, data)
         plan(network, stages, lambda arch: _build(arch, data))
-    parts = Parts(arch, network, stages, data, settings, target, reporter)
+    trackers = {
+        name: build(node, allow=allow, where=f"tracking.{name}")
+        for name, node in cfg.get("tracking", {}).items()
+    }
+    told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}
+    parts = Parts(
+        arch, network, stages, data, settings, target, reporter, Trackers(told, reporter.say)
+    )
     _introduce(parts)
     return parts
 
@@ -93,6 +104,7 @@ def recording(
     Args:
         run_dir: An existing directory: empty, or of a run that is not complete, if `goes_on`.
         command: The words that started the run.
+    group: str | None = None,
         started: Called when there is a record.
         goes_on: Whether a run of the same config is taken up where it was left.
 
@@ -101,6 +113,7 @@ def recording(
     """
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     with held(run_dir):
+        group: The name of the seeds or the sweep that the run is one of.
         if has_record(run_dir):
             if not goes_on:
                 raise ConfigError(
@@ -109,12 +122,21 @@ def recording(
                 )
             refuse_another_config(run_dir, config_yaml)
             parts.reporter.say(f"goes on with the run in {run_dir}")
-        record = Record(run_dir, config_yaml=config_yaml, command=command, seed=cfg.seed)
+        record = Record(
+            run_dir,
+            config_yaml=config_yaml,
+            command=command,
+            seed=cfg.seed,
+            facts={
+                "config": OmegaConf.to_container(cfg, resolve=True),
+                "dataset": _describe(parts.data),
+                "pipeline": list(parts.stages),
+            },
+            trackers=parts.trackers,
+            group=group,
+        )
         for change in record.changes:
             parts.reporter.say(f"warning: {change}; what is done is kept as it is")
-        record.fact("config", OmegaConf.to_container(cfg, resolve=True))
-        record.fact("dataset", _describe(parts.data))
-        record.fact("pipeline", list(parts.stages))
         with _closing(record):
             if started is not None:
                 started()

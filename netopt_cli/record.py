@@ -6,7 +6,7 @@
     robustness.csv  robustness.md               with robustness=…
     sensitivity.csv  sensitivity.md  sensitivity.svg   of `netopt sensitivity`
     0-baseline/  1-prune/  1-prune-control/ …   model.keras, model.tflite, model.onnx, saved_model/
-    teachers/    tensorboard/
+    teachers/    tensorboard/    wandb/
 
 Every file but the logs is written whole or not at all, as soon as there is something to write: a
 run that dies keeps what it had.
@@ -14,18 +14,19 @@ run that dies keeps what it had.
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import pandas as pd
-import tensorflow as tf
 
 from netopt_cli import exit_table, export_table, response_table, robustness_table
+from netopt_cli.contracts import TrackedRun
 from netopt_cli.environment import describe_environment, describe_git, timestamp
 from netopt_cli.files import (
     storage,
@@ -38,18 +39,40 @@ from netopt_cli.files import (
 from netopt_cli.observer import Epoch
 from netopt_cli.run_dir import RECORD
 from netopt_cli.tables import COLUMNS, markdown
+from netopt_cli.trackers import Trackers
+
+if TYPE_CHECKING:
+    import keras
+
+_TOLD_AT_THE_END = (".yaml", ".csv", ".md", ".json", ".svg")
 
 
 class Record:
     """The record of one run."""
 
-    def __init__(self, folder: Path, *, config_yaml: str, command: list[str], seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config_yaml: str,
+        command: list[str],
+        seed: int,
+        facts: Mapping[str, Any],
+        trackers: Trackers,
+        group: str | None = None,
+    ) -> None:
         """Opens the run directory, which exists and is empty, or holds an unfinished run, whose
         rows are kept.
 
         Args:
             config_yaml: The resolved config.
             command: The words that started the run.
+            facts: What else is known from the start: `config`, `dataset`, `pipeline`.
+            trackers: Who is told of what comes, as soon as it is written.
+            group: The name of the seeds or the sweep that the run is one of.
+
+        Raises:
+            TrackingError: A tracker cannot begin; nothing has been written then.
         """
         self.folder = folder
         self._started = time.monotonic()
@@ -61,25 +84,32 @@ class Record:
         self._robustness: list[dict[str, Any]] = []
         self._responses: list[dict[str, Any]] = []
         self._history: list[Epoch] = []
-        self._writers: dict[str, Any] = {}
+        self._history_before: list[dict[str, str]] = []
+        self._trackers = trackers
         self._facts: dict[str, Any] = {
             "status": "running",
             "error": None,
             "command": command,
             "seed": seed,
+            "group": group,
             "started": timestamp(),
             "environment": describe_environment(),
             "git": describe_git(Path.cwd()),
             "stages": {},
+            **facts,
         }
-        if (folder / RECORD).exists():
-            self._take_up(json.loads((folder / RECORD).read_text()))
+        before = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+        if before:
+            self._take_up(before)
+        trackers.begin(self._as_tracked(), before.get("tracking"))
+        self._facts["tracking"] = trackers.facts
         write_text(folder / "config.yaml", config_yaml)
         self._write_json()
 
     def _take_up(self, facts: dict[str, Any]) -> None:
         """Goes on with a record. What was written of a row before the row itself goes: it is made
-        anew. The history comes again from the trainings that are taken up."""
+        anew. The history comes again from the trainings that are taken up; until then, the one of
+        before says what the trackers know."""
         self._rows = facts["rows"]
         named = {(row["stage"], row["seed"]) for row in self._rows}
         self._exports = [each for each in facts["exports"] if _name(each) in named]
@@ -92,8 +122,9 @@ class Record:
         ]
         self._seconds_before = facts.get("wall_seconds", 0.0)
         self._facts |= {
-            name: facts[name] for name in ("started", "stages", "command") if name in facts
+            name: facts[name] for name in ("started", "stages", "command", "group") if name in facts
         }
+        self._history_before = _read_csv(self.folder / "history.csv")
         for what in ("environment", "git"):
             self.changes += _changes(facts.get(what), self._facts[what], what)
         self._facts["resumed"] = [*facts.get("resumed", []), timestamp()]
@@ -152,19 +183,16 @@ class Record:
         return path
 
     def add_epoch(self, epoch: Epoch) -> None:
-        """Adds a row to history.csv and its values to the TensorBoard logs."""
+        """Adds a row to history.csv, and tells the trackers if they do not know it."""
         self._history.append(epoch)
+        known = next((row for row in self._history_before if _is_of(row, epoch)), None)
+        if known is not None:
+            self._history_before.remove(known)
         header = [field.name for field in fields(Epoch)]
         rows = [{k: _rounded(v) for k, v in asdict(e).items()} for e in self._history]
-        write_text(self.folder / "history.csv", _csv(header, rows))
-        with storage(self.folder):
-            if epoch.stage not in self._writers:
-                logs = self.folder / "tensorboard" / epoch.stage
-                self._writers[epoch.stage] = tf.summary.create_file_writer(str(logs))
-            with self._writers[epoch.stage].as_default(step=epoch.epoch):
-                for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-                    tf.summary.scalar(name, getattr(epoch, name))
-            self._writers[epoch.stage].flush()
+        write_text(self.folder / "history.csv", _csv(header, [*rows, *self._history_before]))
+        if known is None:
+            self._trackers.epoch(epoch)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Adds a row to the metrics tables."""
@@ -173,6 +201,7 @@ class Record:
         write_text(self.folder / "metrics.csv", _csv(list(COLUMNS), rows))
         write_text(self.folder / "metrics.md", markdown(self._rows))
         self._write_json()
+        self._trackers.row(row)
 
     def add_exports(self, rows: list[dict[str, Any]]) -> None:
         """Adds the files of one stage to the tables of exports."""
@@ -218,8 +247,6 @@ class Record:
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Closes the record as `completed`, `failed` or `interrupted`."""
-        for writer in self._writers.values():
-            writer.close()
         self._facts |= {
             "status": status,
             "error": error,
@@ -227,6 +254,32 @@ class Record:
             "wall_seconds": round(self._seconds_before + time.monotonic() - self._started, 3),
         }
         self._write_json()
+        self._trackers.end(status, *self._files())
+        self._write_json()  # a tracker may have failed in the end
+
+    def _as_tracked(self) -> TrackedRun:
+        group, git, dataset = self._facts["group"], self._facts["git"], self._facts["dataset"]
+        tags = {
+            "command": shlex.join(self._facts["command"]),
+            "seed": str(self._facts["seed"]),
+            "git_commit": git["commit"] if git else None,
+            "dataset": dataset["name"],
+            "dataset_sha256": dataset["fingerprint_sha256"],
+        }
+        return TrackedRun(
+            folder=self.folder,
+            name=f"{group}/{self.folder.name}" if group else self.folder.name,
+            group=group,
+            config=self._facts["config"],
+            tags={name: tag for name, tag in tags.items() if tag},
+            epochs=len(self._history_before),
+        )
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """The small files of the run, and those in the folders of its stages."""
+        tables = [path for path in self.folder.iterdir() if path.suffix in _TOLD_AT_THE_END]
+        models = [path for path in self.folder.glob("[0-9]*-*/**/*") if path.is_file()]
+        return sorted(tables), sorted(models)
 
     def _write_json(self) -> None:
         content = self._facts | {"rows": self._rows, "exports": self._exports}
@@ -251,6 +304,19 @@ def _changes(before: Any, now: Any, what: str) -> list[str]:
 
 def _name(row: dict[str, Any]) -> tuple[str, int]:
     return row["stage"], row["seed"]
+
+
+def _is_of(row: Mapping[str, str], epoch: Epoch) -> bool:
+    return row.get("stage") == epoch.stage and row.get("epoch") == str(epoch.epoch)
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where there is no table that can be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _csv(header: list[str], rows: list[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ SEEDS = "seeds"
 
 _A_MOMENT = 0.05  # seconds
 _BEFORE_THE_START = {LOG, CONFIG}
-_WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|workers$")
+_WRITTEN_INTO = re.compile(r"\d+-|seed-|checkpoint|teachers$|tensorboard$|wandb$|workers$")
 """Names of the folders in the directory of a run."""
 
 

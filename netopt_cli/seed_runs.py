@@ -43,6 +43,7 @@ def run(
     messages: Console,
     quiet: bool,
     started: Callable[[], object] | None = None,
+    group: str | None = None,
 ) -> list[Row]:
     """Runs each seed of `config.seeds` in a directory of its own inside `directory`.
 
@@ -61,6 +62,7 @@ def run(
     wanted = seeds.listed(config.seeds)
     reporter = reporter_for(messages, quiet=quiet, log=directory / LOG)
     given = {"allow": allow, "command": command, "messages": messages, "quiet": quiet}
+    given["group"] = f"{group}/{directory.name}" if group else directory.name
     record = SeedRecord(
         directory,
         wanted,

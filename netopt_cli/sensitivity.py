@@ -41,6 +41,7 @@ def run(
     techniques: Sequence[Technique],
     samples: int | None = None,
     started: Callable[[], object] | None = None,
+    group: str | None = None,
 ) -> list[Row]:
     """Trains the baseline of a config and scans every layer of it.
 
@@ -51,7 +52,7 @@ def run(
         run_dir: An existing, empty directory.
         techniques: What to try, in this order.
         samples: Validation samples to look at; None for all.
-        allow, command, messages, quiet, started: See `experiment.run`.
+        allow, command, messages, quiet, started, group: See `experiment.run`.
 
     Returns:
         The rows of sensitivity.csv.
@@ -67,7 +68,7 @@ def run(
     parts = prepare(cfg, run_dir, allow=allow, messages=messages, quiet=quiet)
     if parts.target.workers > 1:
         raise TargetError("sensitivity runs in one process: choose another target")
-    with recording(cfg, parts, run_dir, command=command, started=started) as record:
+    with recording(cfg, parts, run_dir, command=command, started=started, group=group) as record:
         record.fact("kind", "sensitivity")
         with parts.target.strategy.scope():
             model = parts.network.model if is_trained else _trained(cfg, parts, record)
