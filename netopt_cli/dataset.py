@@ -123,7 +123,7 @@ class FileSource:
             for x in images.batch(batch_size).prefetch(1).as_numpy_iterator():
                 yield x, self.y[start : start + len(x)]
                 start += len(x)
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        except tf.errors.OpError:
             self.take(np.arange(start, min(start + batch_size, len(self)))).check_files()
             raise
 
@@ -138,15 +138,25 @@ class FileSource:
         for path in self.paths:
             try:
                 self.decode(tf.constant(str(path)))
+            except tf.errors.NotFoundError as error:
+                raise DataError(f"The image {path} is gone: put it back.") from error
             except tf.errors.OpError as error:
                 raise DataError(f"Cannot decode the image {path}: {error.message}") from error
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the relative names, sizes and labels: no file is read."""
+        """SHA-256 (hex) of the relative names, sizes and labels: no file is read.
+
+        Raises:
+            DataError: A file is gone.
+        """
         root = os.path.commonpath([Path(path).parent for path in self.paths])
         digest = hashlib.sha256(f"{len(self)} {self.image_shape}".encode())
         for path in map(Path, self.paths):
-            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise DataError(f"The image {path} is gone: {error.strerror}") from error
+            digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
         digest.update(np.ascontiguousarray(self.y).data)
         return digest.hexdigest()
 

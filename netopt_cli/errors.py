@@ -12,6 +12,7 @@ NetoptError                    exit 1
 └── RunError                   exit 1: the run started and failed
     ├── DivergedError          the loss became NaN, infinite or far worse than chance
     ├── ParityError            the exported file does not compute what the network computes
+    ├── LostInputError         a file of the data, or a network, was lost or damaged meanwhile
     └── StorageError           the runs directory cannot be written
 """
 
@@ -25,13 +26,19 @@ EXIT_INTERRUPTED = 130
 
 
 class NetoptError(Exception):
-    """An error that is shown to the user as its message alone, without a traceback."""
+    """An error that is shown to the user as its message alone, without a traceback.
+
+    Attributes:
+        recurs: Whether a run that goes on would end in it again, its config being what it is.
+    """
 
     exit_code = EXIT_FAILED
+    recurs = False
 
 
 class InputError(NetoptError):
     exit_code = EXIT_WRONG_INPUT
+    recurs = True
 
 
 class ConfigError(InputError):
@@ -72,11 +79,15 @@ class RunError(NetoptError):
 
 
 class DivergedError(RunError):
-    pass
+    recurs = True
 
 
 class ParityError(RunError):
-    pass
+    recurs = True
+
+
+class LostInputError(RunError):
+    """Raised for a file that a run read, or found, when it began and can read no more."""
 
 
 class StorageError(RunError):

@@ -15,8 +15,13 @@ from typing import Any
 
 from netopt_cli.errors import StorageError
 
-_NO_ROOM = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the disk quota is used up"}
-_NO_ACCESS = {errno.EACCES: "not allowed", errno.EPERM: "not allowed", errno.EROFS: "read-only"}
+_REASONS = {
+    errno.ENOSPC: "no space is left. Make room",
+    errno.EDQUOT: "the disk quota is used up. Make room",
+    errno.EACCES: "not allowed. Make it writable",
+    errno.EPERM: "not allowed. Make it writable",
+    errno.EROFS: "the file system is read-only. Make it writable",
+}
 
 
 @contextmanager
@@ -25,13 +30,10 @@ def storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = {**_NO_ROOM, **_NO_ACCESS}.get(error.errno or 0)
+        reason = _REASONS.get(error.errno or 0)
         if reason is None:
             raise
-        raise StorageError(
-            f"Cannot write {path}: {reason}. Make room, or choose another place with "
-            "hydra.run.dir=DIR."
-        ) from error
+        raise StorageError(f"Cannot write {path}: {reason}, or choose another place.") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

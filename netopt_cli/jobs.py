@@ -100,7 +100,7 @@ class Job:
                     raise
                 return Outcome(code)
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
-            if not isinstance(error, InputError) and run_dir.can_go_on(directory):
+            if not getattr(error, "recurs", False) and run_dir.can_go_on(directory):
                 place = shlex.quote(shown(directory, start))
                 print(f"What is done is kept. Go on with: netopt resume {place}", file=sys.stderr)
             self._say(directory, self.work.recorded(directory), code, start)

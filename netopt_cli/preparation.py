@@ -17,11 +17,17 @@ from netopt_cli.components import build
 from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
-from netopt_cli.errors import ConfigError, NetoptError
+from netopt_cli.errors import ArchError, ConfigError, DataError, LostInputError, NetoptError
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
-from netopt_cli.run_dir import LOG, has_record, held, refuse_another_config
+from netopt_cli.run_dir import (
+    LOG,
+    has_record,
+    held,
+    refuse_another_config,
+    refuse_other_data,
+)
 from netopt_cli.tables import count_text
 
 
@@ -110,6 +116,8 @@ def recording(
 
     Raises:
         ConfigError: Another process works there, or a run has begun there that cannot be taken up.
+        DataError: The run that has begun there did so with other data.
+        LostInputError: What the run reads was lost or damaged after it had begun.
     """
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     with held(run_dir):
@@ -121,6 +129,7 @@ def recording(
                     "it: choose another directory"
                 )
             refuse_another_config(run_dir, config_yaml)
+            refuse_other_data(run_dir, parts.data.fingerprint)
             parts.reporter.say(f"goes on with the run in {run_dir}")
         record = Record(
             run_dir,
@@ -150,6 +159,9 @@ def _closing(record: Record) -> Iterator[None]:
     except KeyboardInterrupt:
         record.finish("interrupted")
         raise
+    except (DataError, ArchError) as error:  # all of it could be read when the run began
+        record.finish("failed", str(error))
+        raise LostInputError(str(error)) from error
     except NetoptError as error:
         record.finish("failed", str(error))
         raise

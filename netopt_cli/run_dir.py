@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from netopt_cli.errors import ConfigError, StorageError
+from netopt_cli.errors import ConfigError, DataError, StorageError
 from netopt_cli.files import link_atomically
 
 LOG = "run.log"
@@ -110,6 +110,16 @@ def refuse_another_config(path: Path, config_yaml: str) -> None:
         raise ConfigError(
             f"{path} holds a run of another config that is not complete: go on with it by "
             f"`netopt resume {path}`, or choose another directory"
+        )
+
+
+def refuse_other_data(path: Path, fingerprint: str) -> None:
+    """Raises DataError when there are rows in `path` that were measured on other data."""
+    facts = _facts(path)
+    if facts.get("rows") and facts.get("dataset", {}).get("fingerprint_sha256") != fingerprint:
+        raise DataError(
+            f"the data are not those that the run in {path} began with: put these back to go on "
+            "with it, or choose another directory"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from netopt_cli import seed_tables
 from netopt_cli.environment import describe_environment, describe_git, timestamp
+from netopt_cli.errors import LostInputError
 from netopt_cli.files import write_json, write_text
 from netopt_cli.run_dir import RECORD, SEEDS
 from netopt_cli.seed_rows import comparisons, summed_up
@@ -71,13 +72,24 @@ class SeedRecord:
         return bool(self._facts["runs"] or self.failed)
 
     def begin(self, seed: int) -> None:
-        """Notes that the run of a seed has begun. What its record says of all seeds is kept."""
+        """Notes that the run of a seed has begun. What its record says of all seeds is kept.
+
+        Raises:
+            LostInputError: Its data are not those of the seeds before it.
+        """
         run = folder_name(seed)
-        if not self.has_begun:
-            of_run = json.loads((self.folder / run / RECORD).read_text(encoding="utf-8"))
-            self._facts |= {name: of_run[name] for name in ("dataset", "pipeline")}
+        of_run = json.loads((self.folder / run / RECORD).read_text(encoding="utf-8"))
+        common = {name: of_run[name] for name in ("dataset", "pipeline")}
+        is_first = "dataset" not in self._facts
+        if is_first:
+            self._facts |= common
         self._facts["runs"].append(run)
         self._write()
+        key = "fingerprint_sha256"
+        if not is_first and common["dataset"].get(key) != self._facts["dataset"].get(key):
+            raise LostInputError(
+                "the data are not those of the seeds before it: they have changed meanwhile"
+            )
 
     def add(self, seed: int, rows: Sequence[Row]) -> None:
         """Adds the rows of a completed run to the tables."""

@@ -161,7 +161,11 @@ class Trainings:
         except (DivergedError, KeyboardInterrupt) as error:
             path = self.record.save_model(trainer.label, network.model, "last_good.keras")
             if isinstance(error, DivergedError):
-                raise DivergedError(f"{error} The last good weights are in {path}.") from error
+                where = "train" if learning_rate is None else f"opt.{trainer.name}"
+                raise DivergedError(
+                    f"{error}. Try a lower {where}.learning_rate, train.warmup_fraction=0.1 or "
+                    f"train.clip_norm=1.0. The last good weights are in {path}."
+                ) from error
             self.reporter.say(f"interrupted in '{title}': the weights so far are in {path}")
             raise
         trainer.seconds += result.seconds

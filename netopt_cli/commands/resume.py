@@ -85,7 +85,7 @@ def _config(folder: Path, allow: tuple[str, ...]) -> "DictConfig":
     from netopt_cli.job_check import check_job, is_of_workers
     from netopt_cli.yaml_limits import read_text
 
-    run_dir.refuse_links_out(folder)
+    run_dir.use_run_dir(folder)
     prepare_hydra()
     with bounded(), readable_errors():
         config = OmegaConf.create(read_text(folder / run_dir.CONFIG))

@@ -75,10 +75,10 @@ class Cache:
         try:
             with storage(path):
                 self._folder.mkdir(parents=True, exist_ok=True)
-            _write(path, snapshot)
+                _write(path, snapshot)
+                self._forget()
         except StorageError as error:
             _log.warning("no other run can take this training over: %s", error)
-        self._forget()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"

@@ -312,7 +312,6 @@ class TrainingLoop:
 
     def _diverged(self, what: str, step: int, epoch: int) -> NoReturn:
         raise DivergedError(
-            f"{what} at step {step} of '{self._stage}' (epoch {epoch + 1}). Try a lower "
-            f"train.learning_rate (now {self._settings.learning_rate:g}), "
-            "train.warmup_fraction=0.1 or train.clip_norm=1.0."
+            f"{what} at step {step} of '{self._stage}' (epoch {epoch + 1}), with a learning rate "
+            f"of {self._settings.learning_rate:g}"
         )
