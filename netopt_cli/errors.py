@@ -61,6 +61,10 @@ class TargetError(InputError):
     pass
 
 
+class TrackingError(InputError):
+    pass
+
+
 class MissingExtraError(InputError):
     """Raised when a feature needs a package of an optional extra."""
 
@@ -68,10 +72,6 @@ class MissingExtraError(InputError):
         super().__init__(
             f"{feature} needs the optional extra '{extra}': pip install 'netopt[{extra}]'"
         )
-class TrackingError(InputError):
-    pass
-
-
 
 
 class RunError(NetoptError):

@@ -29,35 +29,35 @@ from netopt_cli.run_dir import (
     refuse_other_data,
 )
 from netopt_cli.tables import count_text
+from netopt_cli.trackers import Trackers
+from netopt_cli.tracking.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True)
 class Parts:
     """The parts of a run, none of them used yet.
 
-from netopt_cli.trackers import Trackers
-from netopt_cli.tracking.tensorboard import TensorBoard
     Attributes:
         arch: The run's own.
         network: Built by it, untrained unless it comes from a file.
         stages: By name, in their order; their plans for the network hold.
+        trackers: Of several workers, those of the chief alone.
     """
 
     arch: ArchBuilder
     network: Network
     stages: Mapping[str, Stage]
     data: Dataset
-        trackers: Of several workers, those of the chief alone.
     settings: TrainSettings
     target: Target
     reporter: Reporter
+    trackers: Trackers
 
 
 def prepare(
     cfg: DictConfig, run_dir: Path, *, allow: tuple[str, ...], messages: Console, quiet: bool
 ) -> Parts:
     """Builds and checks the parts of a run, and says what they are.
-    trackers: Trackers
 
     Args:
         cfg: The composed config.
@@ -77,16 +77,16 @@ def prepare(
     target = build(cfg.target, allow=allow, where="target")
     settings = build(cfg.train, allow=allow, where="train")
     stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}
+    trackers = {
+        name: build(node, allow=allow, where=f"tracking.{name}")
+        for name, node in cfg.get("tracking", {}).items()
+    }
     require_epochs(stages, settings.epochs)
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
         network = _build(arch, data)
         plan(network, stages, lambda arch: _build(arch, data))
-    trackers = {
-        name: build(node, allow=allow, where=f"tracking.{name}")
-        for name, node in cfg.get("tracking", {}).items()
-    }
     told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}
     parts = Parts(
         arch, network, stages, data, settings, target, reporter, Trackers(told, reporter.say)
@@ -104,24 +104,25 @@ def recording(
     command: list[str],
     started: Callable[[], object] | None,
     goes_on: bool = False,
+    group: str | None = None,
 ) -> Iterator[Record]:
     """Opens the record of a run, and closes it as what became of the run.
 
     Args:
         run_dir: An existing directory: empty, or of a run that is not complete, if `goes_on`.
         command: The words that started the run.
-    group: str | None = None,
         started: Called when there is a record.
         goes_on: Whether a run of the same config is taken up where it was left.
+        group: The name of the seeds or the sweep that the run is one of.
 
     Raises:
         ConfigError: Another process works there, or a run has begun there that cannot be taken up.
+        TrackingError: A tracker cannot begin.
         DataError: The run that has begun there did so with other data.
         LostInputError: What the run reads was lost or damaged after it had begun.
     """
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     with held(run_dir):
-        group: The name of the seeds or the sweep that the run is one of.
         if has_record(run_dir):
             if not goes_on:
                 raise ConfigError(
