@@ -8,7 +8,7 @@ from typing import Any
 
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.statistics import Summary
-from netopt_cli.tables import COLUMNS, bytes_text, count_text
+from netopt_cli.tables import COLUMNS, bytes_text, count_text, with_deviation
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,7 @@ def figure_text(column: str, figure: Summary | None) -> str:
     if figure is None:
         return ""
     text = describe(column).text
-    if not figure.sd or text(figure.sd) == text(0):
-        return text(figure.mean)
-    mean, deviation = text(figure.mean), text(figure.sd)
-    number, _, unit = mean.rpartition(" ")
-    if number and deviation.endswith(f" {unit}"):
-        return f"{number} ± {deviation}"
-    return f"{mean} ± {deviation}"
+    return with_deviation(text(figure.mean), text(figure.sd or 0), text(0))
 
 
 def number(value: Any) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from netopt_cli.tables import bytes_text, count_text, fitted
+from netopt_cli.tables import bytes_text, count_text, fitted, means, texts
 
 COLUMNS = (
     "stage",
@@ -32,6 +32,9 @@ COLUMNS = (
 (all samples), or where samples leave: `exit 1`, …, `to the end`; there `share` is that of the test
 samples which do, `accuracy` and latencies are theirs, and `size_bytes` is that of the segment.
 `threshold` is empty where nobody leaves; `times_faster` compares mean latencies."""
+
+KEYS = ("stage", "path")
+"""What tells the rows of a run apart."""
 
 Row = dict[str, Any]
 
@@ -64,7 +67,7 @@ _DISPENSABLE = ("max", "worst MACs", "size", "median", "threshold", "MACs")
 def terminal(rows: list[Row], width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
     return fitted(
-        _cells(rows),
+        texts(_COLUMNS, rows),
         width,
         title="early exits",
         left=("stage", "path"),
@@ -75,19 +78,16 @@ def terminal(rows: list[Row], width: int) -> Table:
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = _cells(rows)
+    columns = texts(_COLUMNS, rows)
+    last = means(rows[-1])
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"{table}\n\n"
-        f"Policy: {rows[-1]['policy']}; a sample leaves where it is not above the threshold, which "
+        f"Policy: {last['policy']}; a sample leaves where it is not above the threshold, which "
         "was chosen on the validation split, for these files. Accuracy and shares are of the whole "
-        f"test split. Latencies are wall times of its first {rows[-1]['timed_samples']} samples "
+        f"test split. Latencies are wall times of its first {last['timed_samples']} samples "
         "in their order, batch 1, one by one through the exported segments: inputs, decisions and "
         "hand-over included. The network without exits, one file, ran in turns with them through "
         "the same loop. Each sample was timed five times, and the least counts.\n"
     )
-
-
-def _cells(rows: list[Row]) -> dict[str, list[str]]:
-    return {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}

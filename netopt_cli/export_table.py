@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from netopt_cli.tables import bytes_text, fitted
+from netopt_cli.tables import bytes_text, fitted, means, texts
 
 COLUMNS = (
     "stage",
@@ -26,6 +26,9 @@ COLUMNS = (
     "fastest",
 )
 """The columns of exports.csv. `fastest` is true for the file of the stage with the least median."""
+
+KEYS = ("stage", "format", "scheme")
+"""What tells the rows of a run apart."""
 
 Row = dict[str, Any]
 
@@ -48,9 +51,11 @@ _DISPENSABLE = ("runtime", "memory", "p90", "parity", "gzip", "scheme")
 
 
 def with_fastest(rows: list[Row]) -> list[Row]:
-    """Adds to the rows of one stage the column `fastest`."""
-    fastest = min(rows, key=lambda row: row["latency_ms_median"])
-    return [row | {"fastest": row is fastest} for row in rows]
+    """Adds to the rows of stages the column `fastest`."""
+    fastest: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: means(row)["latency_ms_median"]):
+        fastest.setdefault(row["stage"], row)
+    return [row | {"fastest": row is fastest[row["stage"]]} for row in rows]
 
 
 def fastest_lines(rows: list[Row]) -> Iterator[str]:
@@ -59,14 +64,14 @@ def fastest_lines(rows: list[Row]) -> Iterator[str]:
         if row["fastest"]:
             yield (
                 f"fastest export of {row['stage']}: {row['format']} ({row['scheme']}) "
-                f"{row['latency_ms_median']:.4f} ms"
+                f"{means(row)['latency_ms_median']:.4f} ms"
             )
 
 
 def terminal(rows: list[Row], width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
     return fitted(
-        _cells(rows),
+        texts(_COLUMNS, rows),
         width,
         title="exported files",
         left=("stage", "format", "scheme", "runtime", ""),
@@ -77,7 +82,7 @@ def terminal(rows: list[Row], width: int) -> Table:
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = _cells(rows)
+    columns = texts(_COLUMNS, rows)
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     fastest = "\n".join(f"- {line}" for line in fastest_lines(rows))
@@ -88,7 +93,3 @@ def markdown(rows: list[Row]) -> str:
         "says float32 is no quantized one, whatever the stage before it. Latencies are of one "
         "process each: differences of a few per cent are noise.\n"
     )
-
-
-def _cells(rows: list[Row]) -> dict[str, list[str]]:
-    return {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from netopt_cli.tables import fitted, row_name
+from netopt_cli.tables import fitted, means, row_name, texts
 
 COLUMNS = (
     "stage",
@@ -33,6 +33,9 @@ COLUMNS = (
     "sound",
 )
 """The columns of robustness.csv: see `measure.robustness.RobustnessMeasurement`."""
+
+KEYS = ("stage", "role")
+"""What tells the rows of a run apart."""
 
 Row = dict[str, Any]
 
@@ -60,9 +63,9 @@ _DISPENSABLE = ("AUROC, energy", "PGD, Keras", "NLL", "AUROC", "FGSM")
 
 def terminal(rows: list[Row], width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
-    attack = rows[0]
+    attack = means(rows[0])
     return fitted(
-        _cells(rows),
+        texts(_COLUMNS, rows),
         width,
         title=f"robustness: ε = {attack['epsilon']:g}, {attack['steps']} steps",
         left=("stage", "attacks"),
@@ -73,13 +76,13 @@ def terminal(rows: list[Row], width: int) -> Table:
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = _cells(rows)
+    columns = texts(_COLUMNS, rows)
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    row = rows[0]
+    row = means(rows[0])
     return (
         f"{table}\n\n"
-        f"Seed {row['seed']}, {row['samples']} test samples. Accuracies are those of the exported "
+        f"{row['samples']} test samples. Accuracies are those of the exported "
         "file; the samples were attacked on the Keras network, whose own accuracy under PGD stands "
         f"beside. FGSM is one step of ε = {row['epsilon']:g} of the range of the data; PGD "
         f"{row['steps']} steps of {row['step_size']:.4g}, {row['restarts']} random starts. "
@@ -88,7 +91,3 @@ def markdown(rows: list[Row]) -> str:
         "probability and by the energy. `doubtful` attacks failed a sanity check (the notes in "
         "record.json say which): their accuracies are no evidence of robustness.\n"
     )
-
-
-def _cells(rows: list[Row]) -> dict[str, list[str]]:
-    return {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}

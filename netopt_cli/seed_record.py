@@ -1,6 +1,8 @@
 """The record of several seeds: the parent directory of their runs.
 
     config.yaml  metrics.csv  metrics.md  record.json  run.log
+    exports.csv  exports.md  exits.csv  exits.md  robustness.csv  robustness.md   where runs have
+                                                them: the same over seeds
     seed-0/  seed-1/ …                          each a run directory
 
 Written anew after each seed, every file whole or not at all.
@@ -14,13 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from netopt_cli import seed_tables
+from netopt_cli import exit_table, export_table, robustness_table, seed_tables
 from netopt_cli.environment import describe_environment, describe_git, timestamp
 from netopt_cli.errors import LostInputError
 from netopt_cli.files import write_json, write_text
 from netopt_cli.run_dir import RECORD, SEEDS
 from netopt_cli.seed_rows import comparisons, summed_up
 from netopt_cli.tables import Row
+
+_FURTHER = {"exports": export_table, "exits": exit_table, "robustness": robustness_table}
+"""What a run may have besides its metrics, by the key in its record."""
 
 
 def folder_name(seed: int) -> str:
@@ -52,6 +57,7 @@ class SeedRecord:
         self._seeds = tuple(seeds)
         self._config_yaml = config_yaml
         self._runs: dict[int, Sequence[Row]] = {}
+        self._further: dict[str, dict[int, list[Row]]] = {name: {} for name in _FURTHER}
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {
             "kind": SEEDS,
@@ -78,7 +84,7 @@ class SeedRecord:
             LostInputError: Its data are not those of the seeds before it.
         """
         run = folder_name(seed)
-        of_run = json.loads((self.folder / run / RECORD).read_text(encoding="utf-8"))
+        of_run = self._record_of(seed)
         common = {name: of_run[name] for name in ("dataset", "pipeline")}
         is_first = "dataset" not in self._facts
         if is_first:
@@ -95,6 +101,9 @@ class SeedRecord:
         """Adds the rows of a completed run to the tables."""
         self._runs[seed] = rows
         self.rows = summed_up(self._runs, self._seeds)
+        of_run = self._record_of(seed)
+        for name, by_seed in self._further.items():
+            by_seed[seed] = of_run.get(name, [])
         self._write()
 
     def fail(self, seed: int, message: str) -> None:
@@ -114,9 +123,30 @@ class SeedRecord:
         }
         self._write()
 
+    def _record_of(self, seed: int) -> dict[str, Any]:
+        text = (self.folder / folder_name(seed) / RECORD).read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def _write_further(self) -> dict[str, list[Row]]:
+        """Writes the other tables of the runs, and returns their rows over the seeds."""
+        found = {}
+        for name, table in _FURTHER.items():
+            rows = summed_up(self._further[name], self._seeds, table.KEYS)
+            if not rows:
+                continue
+            if table is export_table:
+                rows = export_table.with_fastest(rows)
+            text = seed_tables.figures_csv(rows, table.KEYS, table.COLUMNS)
+            write_text(self.folder / f"{name}.csv", text)
+            note = seed_tables.spread_note(list(self._runs))
+            write_text(self.folder / f"{name}.md", f"{table.markdown(rows)}\n{note}.\n")
+            found[name] = rows
+        return found
+
     def _write(self) -> None:
         tests = comparisons(self._runs)
-        content = self._facts | {"rows": self.rows, "comparisons": tests}
+        content = self._facts | {"rows": self.rows, "comparisons": tests} | self._write_further()
         write_text(self.folder / "config.yaml", self._config_yaml)
         if self.rows:
             write_text(self.folder / "metrics.csv", seed_tables.csv(self.rows, tests))

@@ -27,23 +27,24 @@ COMPARED = tuple(
 """The columns that rows are compared in."""
 
 
-def summed_up(runs: Runs, seeds: Sequence[int]) -> list[Row]:
-    """A row for each (stage, role) of the runs, in their order.
+def summed_up(
+    runs: Runs, seeds: Sequence[int], keys: Sequence[str] = ("stage", "role")
+) -> list[Row]:
+    """A row for each (stage, role), or what else tells rows apart, of the runs, in their order.
 
     A column of figures holds `mean`, `sd`, `n`, `low`, `high` (see `statistics.Summary`) and
     `values`, one for each of `seeds`: null where that seed has none. Of a column of words that
-    differ between seeds, all are named.
+    differ between seeds, all are named; one of yes and no is a yes where every seed says so.
     """
     by_seed = {
-        seed: {(row["stage"], row["role"]): row for row in rows} for seed, rows in runs.items()
+        seed: {tuple(row[key] for key in keys): row for row in rows} for seed, rows in runs.items()
     }
     places = dict.fromkeys(place for rows in by_seed.values() for place in rows)
     found = []
     for place in places:
         rows = [by_seed.get(seed, {}).get(place, {}) for seed in seeds]
-        columns = dict.fromkeys(column for row in rows for column in row)
+        columns = dict.fromkeys(column for row in rows for column in row if column != "seed")
         found.append({name: _cell([row.get(name) for row in rows]) for name in columns})
-        del found[-1]["seed"]
     return found
 
 
@@ -103,6 +104,9 @@ def _cell(values: Sequence[Any]) -> Any:
     if figures:
         kept = [value if _is_figure(value) else None for value in values]
         return asdict(summary(figures)) | {"values": kept}
+    answers = [value for value in values if isinstance(value, bool)]
+    if answers:
+        return all(answers)
     words = dict.fromkeys(value for value in values if isinstance(value, str))
     return ", ".join(words) or None
 

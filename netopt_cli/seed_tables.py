@@ -100,10 +100,7 @@ def footnotes(record: Mapping[str, Any]) -> list[str]:
         notes.append(f"{waiting} of the {len(seeds)} seeds did not end.")
     if not record["rows"]:
         return notes
-    notes.append(
-        f"Mean ± sample standard deviation of seeds {spans(list(seeds))}; 95 % interval of the "
-        "mean by Student's t."
-    )
+    notes.append(f"{spread_note(seeds)}; 95 % interval of the mean by Student's t.")
     if known < FEWEST:
         notes.append(f"No verdict with fewer than {FEWEST} seeds.")
     elif len(record["rows"]) > 1:
@@ -151,6 +148,29 @@ def csv(rows: Sequence[Row], tests: Sequence[Compared]) -> str:
                     line |= {f"{against}_{name}": _rounded(test[name]) for name in _TEST}
             lines.append(line)
     return text_table.as_csv(lines, CSV_COLUMNS)
+
+
+def figures_csv(rows: Sequence[Row], keys: Sequence[str], columns: Sequence[str]) -> str:
+    """A table of one run over seeds, as CSV: a line for each row and figure.
+
+    Args:
+        keys: What tells its rows apart.
+        columns: Its columns.
+    """
+    lines = [
+        {key: row[key] for key in keys}
+        | {"metric": metric}
+        | {name: _rounded(row[metric][name]) for name in _STATISTICS}
+        for row in rows
+        for metric in columns
+        if isinstance(row.get(metric), dict)
+    ]
+    return text_table.as_csv(lines, [*keys, "metric", *_STATISTICS])
+
+
+def spread_note(seeds: Sequence[int]) -> str:
+    """What the cells of a table over seeds are."""
+    return f"Mean ± sample standard deviation of seeds {spans(list(seeds))}"
 
 
 def _test(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +39,41 @@ Row = dict[str, Any]
 def row_name(row: Row) -> str:
     """What `control` calls a row."""
     return row["stage"] if row["role"] != "control" else f"{row['stage']} control"
+
+
+def means(row: Row) -> Row:
+    """A row with the means of what is summed up over seeds, see `seed_rows.summed_up`."""
+    return {name: _whole(v["mean"]) if isinstance(v, dict) else v for name, v in row.items()}
+
+
+def texts(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The columns of a table by name, of the rows of one run or of rows summed up over seeds, whose
+    figures are written as mean ± standard deviation."""
+    return {name: [_text(text, row) for row in rows] for name, text in columns.items()}
+
+
+def _text(text: Callable[[Row], str], row: Row) -> str:
+    summed = {name: value for name, value in row.items() if isinstance(value, dict)}
+    deviations = {name: value["sd"] or 0.0 for name, value in summed.items()}
+    mean, deviation, nothing = (
+        text(each) for each in (means(row), row | deviations, row | dict.fromkeys(summed, 0.0))
+    )
+    return with_deviation(mean, deviation, nothing)
+
+
+def with_deviation(mean: str, deviation: str, nothing: str) -> str:
+    """A mean with its deviation, the unit once; without one that is written as `nothing`."""
+    if deviation == nothing:
+        return mean
+    number, _, unit = mean.rpartition(" ")
+    if number and deviation.endswith(f" {unit}"):
+        return f"{number} ± {deviation}"
+    return f"{mean} ± {deviation}"
+
+
+def _whole(value: float) -> float:
+    """A mean of counts that do not differ is a count."""
+    return int(value) if float(value).is_integer() else value
 
 
 def bytes_text(count: float) -> str:
@@ -80,7 +115,7 @@ _DISPENSABLE = (
 def cells(rows: list[Row]) -> dict[str, list[str]]:
     """Returns the columns of the table by name. `change` is that of the accuracy, in points,
     against the row that is compared with."""
-    columns = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
+    columns = texts(_COLUMNS, rows)
     by_name = {row_name(row): row for row in rows}
     for index, row in enumerate(rows):
         control = by_name.get(row["control"] or "")

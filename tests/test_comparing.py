@@ -45,7 +45,7 @@ def test_what_is_not_complete_is_left_out_and_said(tmp_path: Path) -> None:
     groups, skipped = gather([str(tmp_path)])
     assert [list(group.runs) for group in groups] == [[0, 1]]
     reasons = {each.name: each.reason for each in skipped}
-    assert reasons == {"a": "failed: diverged", "b": "running", "c/seed-2": "failed: no memory"}
+    assert reasons == {"a": "failed: diverged", "b": "interrupted", "c/seed-2": "failed: no memory"}
 
 
 def test_the_same_seeds_are_paired_and_others_are_not(tmp_path: Path) -> None:

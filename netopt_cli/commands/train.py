@@ -114,6 +114,10 @@ def reserve(argv: Sequence[str]) -> Path:
         return jobs.run_directory(composing, overrides, tuple(arguments.allow))
 
 
+_OF_SEEDS = ("kind", "seeds", "failed", "comparisons")
+"""What the line of JSON has of the record of several seeds."""
+
+
 @dataclass(frozen=True)
 class Training:
     """The work of a run: see `jobs.Work`."""
@@ -137,14 +141,13 @@ class Training:
         from netopt_cli import run_dir
 
         of_seeds = run_dir.recorded_seeds(directory)
-        if of_seeds:
-            return {name: of_seeds[name] for name in ("kind", "seeds", "failed", "comparisons")}
+        facts = {name: of_seeds[name] for name in _OF_SEEDS} if of_seeds else {}
         found = {
             "exports": run_dir.recorded_exports(directory),
             "exits": run_dir.recorded_exits(directory),
             "robustness": run_dir.recorded_robustness(directory),
         }
-        return {name: rows for name, rows in found.items() if rows}
+        return facts | {name: rows for name, rows in found.items() if rows}
 
     def tables(self, rows: Rows, directory: Path, width: int) -> "Iterator[RenderableType]":
         from netopt_cli import (
@@ -159,8 +162,8 @@ class Training:
         of_seeds = run_dir.recorded_seeds(directory)
         if of_seeds:
             yield from seed_tables.terminal(of_seeds, directory.name, width)
-            return
-        yield tables.terminal(rows, directory.name, width)
+        else:
+            yield tables.terminal(rows, directory.name, width)
         exports = run_dir.recorded_exports(directory)
         if exports:
             yield export_table.terminal(exports, width)

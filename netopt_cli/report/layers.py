@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netopt_cli.report.markup import Markup, element, joined, table
-from netopt_cli.report.subject import Entry, Subject, of
+from netopt_cli.report.subject import Entry, Subject, of, of_seed
 from netopt_cli.tables import count_text
 
 _BITS = {"float32": "32", "float16": "16", "int16": "16", "int8": "8", "int4": "4"}
@@ -97,7 +97,7 @@ def section(subject: Subject) -> Markup | None:
                      "", "", "", "", ""])  # fmt: skip
     told = (
         f"From {first.name} to {last.name}. A layer that is in one of the two alone has a dash for "
-        "the other. Bits are those of its weights in the file."
+        f"the other. Bits are those of its weights in the file. {of_seed(subject)}"
     )
     return joined(element("p", told, class_="note"), table(_HEADER, rows, words=(0, 1)))
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
+from netopt_cli import exit_table, export_table, robustness_table
 from netopt_cli.columns import FIGURES, METRICS, describe, figure_text, percent_text
 from netopt_cli.report import confusion, curves, exits, histograms, layers, summary, tradeoff
 from netopt_cli.report.drawing import Drawing
 from netopt_cli.report.markup import Markup, element, joined, table
-from netopt_cli.report.subject import Entry, Subject, facts_of, finite, of
+from netopt_cli.report.over_seeds import SeedRows, rows_of
+from netopt_cli.report.subject import Entry, Subject, facts_of, of, of_seed
 from netopt_cli.statistics import FEWEST
 
 _MAIN = (
@@ -49,8 +50,9 @@ def of_run(subject: Subject) -> list[tuple[str, Markup]]:
         "Stages": stages(subject),
         "Learning curves": _curves(subject),
         "Layers before and after": layers.section(subject),
-        "Weights in the file": figures(weights, "four"),
-        "Confusion": _confusion(matrices),
+        "Weights in the file": _weights(subject, weights),
+        "Confusion": _confusion(subject, matrices),
+        "Exported files": _exports(subject),
         "Early exits": _exits(subject),
         "Robustness": _robustness(subject),
         "Notes": _notes(subject, problems),
@@ -139,10 +141,19 @@ def _curves(subject: Subject) -> Markup | None:
     return joined(drawn, element("p", told, class_="note"))
 
 
-def _confusion(matrices: list[confusion.Matrix]) -> Markup | None:
+def _weights(subject: Subject, drawn: Sequence[Drawing]) -> Markup | None:
+    if not drawn:
+        return None
+    told = f"Exported files. {of_seed(subject)}"
+    return joined(element("p", told, class_="note"), figures(drawn, "four"))
+
+
+def _confusion(subject: Subject, matrices: list[confusion.Matrix]) -> Markup | None:
     if not matrices:
         return None
-    told = f"Test split, exported files. {confusion.errors_of(matrices)}."
+    seeds = len(subject.runs)
+    which = f"exported files of all {seeds} seeds together" if seeds > 1 else "exported files"
+    told = f"Test split, {which}. {confusion.errors_of(matrices)}."
     more = confusion.changes(matrices[0], matrices[-1])
     if more:
         told += f" More often than before: {'; '.join(more)}."
@@ -151,47 +162,77 @@ def _confusion(matrices: list[confusion.Matrix]) -> Markup | None:
 
 
 def _exits(subject: Subject) -> Markup | None:
-    rows = exits.rows_of(subject)
+    rows = rows_of(subject, "exits", exit_table.KEYS)
     drawing = exits.draw(rows)
     if drawing is None:
         return None
-    header = ["stage", "path", "share", "accuracy", "MACs", "mean latency", "p99"]
+    columns = {
+        "share": ("share", percent_text),
+        "accuracy": ("accuracy", percent_text),
+        "macs_mean": ("MACs", describe("macs").text),
+        "latency_ms_mean": ("mean latency", describe("latency_ms_median").text),
+        "latency_ms_p99": ("p99", describe("latency_ms_median").text),
+    }
+    cells = [
+        [*map(row.word, exit_table.KEYS), *(row.text(c, text) for c, (_, text) in columns.items())]
+        for row in rows
+    ]
+    header = [*exit_table.KEYS, *(title for title, _ in columns.values())]
+    return joined(
+        figures([drawing], "wide"), table(header, cells, words=(0, 1)), _over_seeds(subject)
+    )
+
+
+def _exports(subject: Subject) -> Markup | None:
+    """The files of each stage in further formats, the fastest one marked."""
+    rows = rows_of(subject, "exports", export_table.KEYS)
+    if not rows:
+        return None
+    columns = ("accuracy", "size_bytes", "latency_ms_median", "peak_memory_bytes")
+    timed = [(latency.mean, row) for row in rows if (latency := row.figure("latency_ms_median"))]
+    fastest: dict[str, SeedRows] = {}
+    for _, row in sorted(timed, key=lambda each: each[0]):
+        fastest.setdefault(row.word("stage"), row)
     cells = [
         [
-            row["stage"],
-            row["path"],
-            _optional(row, "share", percent_text),
-            _optional(row, "accuracy", percent_text),
-            _optional(row, "macs_mean", describe("macs").text),
-            _optional(row, "latency_ms_mean", describe("latency_ms_median").text),
-            _optional(row, "latency_ms_p99", describe("latency_ms_median").text),
+            *map(row.word, export_table.KEYS),
+            *(row.text(column, describe(column).text) for column in columns),
+            "fastest" if row is fastest.get(row.word("stage")) else "",
         ]
         for row in rows
     ]
-    return joined(figures([drawing], "wide"), table(header, cells, words=(0, 1)))
+    header = [*export_table.KEYS, *(describe(column).title for column in columns), ""]
+    return joined(table(header, cells, words=(0, 1, 2, 7)), _over_seeds(subject))
 
 
 def _robustness(subject: Subject) -> Markup | None:
-    rows = [row for row in subject.run.get("robustness", list) or [] if isinstance(row, dict)]
-    known = [name for name in _ROBUSTNESS if any(finite(row.get(name)) is not None for row in rows)]
+    rows = rows_of(subject, "robustness", robustness_table.KEYS)
+    known = [name for name in _ROBUSTNESS if any(row.figure(name) for row in rows)]
     if not known:
         return None
     cells = []
     for row in rows:
-        name = str(row.get("stage", ""))
-        cells.append([f"{name} control" if row.get("role") == "control" else name])
+        name = row.word("stage")
+        cells.append([f"{name} control" if row.word("role") == "control" else name])
         for column in known:
             text = percent_text if column in _SHARES else "{:.4f}".format
-            cells[-1].append(_optional(row, column, text))
-        cells[-1].append("sound" if row.get("sound") is True else "doubtful")
+            cells[-1].append(row.text(column, text))
+        cells[-1].append("sound" if row.holds("sound") else "doubtful")
     attack = rows[0]
     told = (
-        f"Attacks on {attack.get('samples')} test samples: ε = {attack.get('epsilon')}, "
-        f"{attack.get('steps')} steps, {attack.get('restarts')} random starts; foreign samples: "
-        f"{attack.get('out_of_distribution')}. {_of_seed(subject)}"
+        f"Attacks on {attack.word('samples')} test samples: ε = {attack.word('epsilon')}, "
+        f"{attack.word('steps')} steps, {attack.word('restarts')} random starts; foreign samples: "
+        f"{attack.word('out_of_distribution')}."
     )
     header = ["stage", *(_ROBUSTNESS[name] for name in known), "attacks"]
-    return joined(table(header, cells), element("p", told, class_="note"))
+    return joined(table(header, cells), element("p", told, class_="note"), _over_seeds(subject))
+
+
+def _over_seeds(subject: Subject) -> Markup | None:
+    if len(subject.runs) == 1:
+        return None
+    told = f"Mean ± standard deviation over {len(subject.runs)} seeds; pictures show the means."
+    return element("p", told, class_="note")
 
 
 def _notes(subject: Subject, problems: Sequence[str]) -> Markup | None:
@@ -203,6 +244,8 @@ def _notes(subject: Subject, problems: Sequence[str]) -> Markup | None:
         if notes:
             said = element("ul", *(element("li", note) for note in notes))
             parts += [element("h3", str(label)), said]
+    if parts and of_seed(subject):
+        parts.insert(0, element("p", of_seed(subject), class_="note"))
     missing = [f"{each.name}: {each.reason}" for each in subject.skipped]
     for run in subject.runs.values():
         if run.status != "completed":
@@ -249,13 +292,3 @@ def _repeat(subject: Subject) -> Markup:
         element("pre", shlex.join(command), class_="command"),
         element("details", element("summary", "Config"), element("pre", config)),
     )
-
-
-def _of_seed(subject: Subject) -> str:
-    """Which seed a section is of that shows one alone."""
-    return f"Seed {subject.run.seeds[0]}." if len(subject.runs) > 1 else ""
-
-
-def _optional(row: dict[str, Any], column: str, text: Any) -> str:
-    value = finite(row.get(column))
-    return "" if value is None else text(value)

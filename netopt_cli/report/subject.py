@@ -147,6 +147,11 @@ def facts_of(run: StoredRun, label: str) -> dict[str, Any]:
     return of(run.get("stages", dict) or {}, label, dict)
 
 
+def of_seed(subject: Subject) -> str:
+    """Which seed is shown where it is one alone."""
+    return f"Of seed {subject.run.seeds[0]} alone." if len(subject.runs) > 1 else ""
+
+
 def finite(value: Any) -> float | None:
     """The number in a cell of a record; None of anything else, and of what no run has measured."""
     if isinstance(value, bool) or not isinstance(value, int | float):

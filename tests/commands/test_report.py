@@ -213,6 +213,41 @@ def test_exits_and_robustness_where_they_are_on_the_record(tmp_path: Path) -> No
     assert "ε = 0.1, 7 steps" in robustness
 
 
+def test_the_further_tables_are_over_the_seeds_and_the_rest_says_of_which(tmp_path: Path) -> None:
+    layer = {"layer": "dense", "shape": [4, 3], "params": 12, "nonzero": 12, "dtype": "float32"}
+    confusion = {"classes": ["a", "b"], "counts": [[3, 1], [0, 4]]}
+    measured = {"measurement": {"layers": [layer], "confusion": confusion}, "notes": ["said"]}
+    parent = write_seeds(
+        tmp_path / "seeds", {2: rows(), 5: rows()},
+        stages={"0-baseline": measured, "1-prune": measured},
+    )  # fmt: skip
+    for seed, accuracy, latency in ((2, 0.90, 0.5), (5, 0.94, 0.3)):
+        file = parent / f"seed-{seed}" / "record.json"
+        record = json.loads(file.read_text())
+        way = {"stage": "prune", "path": "exit 1", "macs_mean": 5000.0}
+        record["exits"] = [way | {"share": accuracy - 0.2, "accuracy": accuracy}]
+        record["robustness"] = [{"stage": "prune", "role": "stage", "pgd": accuracy - 0.5,
+                                 "epsilon": 0.1, "sound": seed == 2}]  # fmt: skip
+        exported = {"stage": "prune", "scheme": "float32", "accuracy": accuracy}
+        record["exports"] = [
+            exported | {"format": "litert", "latency_ms_median": latency},
+            exported | {"format": "onnx", "latency_ms_median": 0.41},
+        ]
+        file.write_text(json.dumps(record))
+    page = reported(parent)
+    exits = page.sections["early-exits"]
+    assert "72.00 % of the samples, 92.00 % right" in exits
+    assert "72.00 ± 2.83 %" in exits and "over 2 seeds" in exits
+    exports = page.sections["exported-files"]
+    assert "litert float32 92.00 ± 2.83 % 0.4000 ± 0.1414 ms fastest" in exports
+    assert "42.00 ± 2.83 % doubtful" in page.sections["robustness"]
+    assert "Of seed 2 alone." in page.sections["layers-before-and-after"]
+    assert "Of seed 2 alone." in page.sections["notes"]
+    assert "all 2 seeds together. baseline: 2 of 16 wrong" in page.sections["confusion"]
+    alone = reported(parent / "seed-5")
+    assert not any("Of seed" in text or "±" in text for text in alone.sections.values())
+
+
 def test_a_sweep_is_put_side_by_side(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     write_run(sweep / "a", found=rows(prune=0.90, size_bytes=9000))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from seed_run_rows import rows
 
 import netopt_cli
-from netopt_cli import app
+from netopt_cli import app, exit_table, export_table, robustness_table
 from netopt_cli.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -33,6 +33,7 @@ class Stage:
     Attributes:
         before: Called with the seed before its run begins.
         during: Called with the seed once it has begun.
+        further: What the record of a seed has besides the rows.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Stage:
         self.parents: list[dict[str, Any]] = []
         self.before: Act = lambda seed: None
         self.during: Act = lambda seed: None
+        self.further: Callable[[int], dict[str, Any]] = lambda seed: {}
 
     def run(
         self, config: DictConfig, run_dir: Path, *, started: Callable[[], None], **given: Any
@@ -52,7 +54,7 @@ class Stage:
         self.parents.append(record_of(run_dir.parent))
         self.during(config.seed)
         found = rows(config.seed, gain=-0.01)
-        done = facts | {"status": "completed", "rows": found}
+        done = facts | {"status": "completed", "rows": found} | self.further(config.seed)
         (run_dir / "record.json").write_text(json.dumps(done))
         return SimpleNamespace(rows=found)
 
@@ -130,6 +132,58 @@ def test_json_is_one_line_with_the_tests(
     assert result["seeds"] == [0, 1]
     assert result["rows"][0]["accuracy"]["n"] == 2
     assert {test["verdict"] for test in result["comparisons"]} == {None}
+
+
+def further(seed: int) -> dict[str, Any]:
+    """A run with early exits, two formats and attacks."""
+    exported = dict.fromkeys(export_table.COLUMNS, 1000.0) | {"stage": "prune", "scheme": "int8"}
+    attacked = dict.fromkeys(robustness_table.COLUMNS, 0.25)
+    return {
+        "exports": [
+            exported | {"format": "litert", "latency_ms_median": 0.2 + seed, "fastest": seed == 0},
+            exported | {"format": "onnx", "latency_ms_median": 0.9, "fastest": seed > 0},
+        ],
+        "exits": [
+            dict.fromkeys(exit_table.COLUMNS, 10.0)
+            | {"stage": "early_exit", "path": path, "policy": "entropy", "threshold": threshold,
+               "accuracy": 0.9 + 0.01 * seed}
+            for path, threshold in (("exit 1", 0.5 + seed), ("to the end", None))
+        ],
+        "robustness": [
+            attacked | {"stage": "prune", "role": "stage", "seed": seed, "pgd": 0.2 + 0.1 * seed,
+                        "samples": 50, "steps": 7, "sound": seed != 2}
+        ],
+    }  # fmt: skip
+
+
+def test_the_further_tables_are_summed_up_as_well(
+    experiment: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    experiment.further = further
+    assert app.main(["train", "seeds=2", "opt=prune", "-q", "hydra.run.dir=parent"]) == EXIT_OK
+    shown = capfd.readouterr().out
+    assert "90.50 ± 0.71 %" in shown and "0.7000 ± 0.7071 ms" in shown, "exits and exports"
+    assert "fastest export of prune: litert (int8) 0.7000 ms" in shown, "by the mean"
+    assert "25.00 ± 7.07 %" in shown and "robustness: ε = 0.25, 7 steps" in shown
+    for name, line in {
+        "exports": "prune,onnx,int8,latency_ms_median,2,0.9,0,0.9,0.9",
+        "exits": "early_exit,exit 1,threshold,2,1,0.7071068,",
+        "robustness": "prune,stage,pgd,2,0.25,0.07071068,",
+    }.items():
+        assert f"\n{line}" in Path(f"parent/{name}.csv").read_text()
+        text = Path(f"parent/{name}.md").read_text()
+        assert text.endswith("\nMean ± sample standard deviation of seeds 0-1.\n")
+    assert "to the end,threshold" not in Path("parent/exits.csv").read_text(), "it has none"
+    assert "50 test samples" in Path("parent/robustness.md").read_text()
+    assert "| sound |" in Path("parent/robustness.md").read_text()
+    record = record_of(Path("parent"))
+    assert record["exits"][0]["threshold"]["values"] == [0.5, 1.5]
+    assert [row["fastest"] for row in record["exports"]] == [True, False]
+    words = ["train", "seeds=3", "opt=prune", "-q", "--json", "hydra.run.dir=more"]
+    assert app.main(words) == EXIT_OK
+    result = json.loads(capfd.readouterr().out.splitlines()[0])
+    assert result["robustness"][0]["sound"] is False, "one of the seeds is doubtful"
+    assert result["kind"] == "seeds" and result["exits"][0]["accuracy"]["n"] == 3
 
 
 @pytest.mark.parametrize("begun", [True, False])
