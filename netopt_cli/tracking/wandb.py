@@ -7,11 +7,14 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netopt_cli.contracts import TrackedRun
 from netopt_cli.observer import Epoch
 from netopt_cli.tracked import curves, figures, require_packages
+
+if TYPE_CHECKING:
+    import wandb
 
 _ENVIRONMENT = {
     "WANDB_MODE": "offline",
@@ -42,35 +45,19 @@ class WandB:
         self._models = models
 
     def begin(self, run: TrackedRun, known: str | None) -> str:
-        folder = os.environ.get("WANDB_DIR") or str(run.folder)
-        cache = Path(folder) / "wandb" / "cache"
-        for name, value in {**_ENVIRONMENT, "WANDB_CACHE_DIR": str(cache)}.items():
-            os.environ.setdefault(name, value)
-        import wandb
-
-        goes_on = known is not None and _RUN_ID.fullmatch(known)
         self._folder = run.folder
         self._step = run.epochs
         self._stages: set[str] = set()
-        self._run = wandb.init(
-            dir=folder,
-            id=known if goes_on else None,
-            resume="allow" if goes_on else None,
-            name=run.name,
-            group=run.group,
-            config={**run.config, "run": dict(run.tags)},
-            settings=wandb.Settings(
-                console="off",
-                disable_code=True,
-                disable_git=True,
-                finish_timeout_raises=True,
-                save_code=False,
-                x_disable_machine_info=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
-        )
+        home = Path(os.environ.get("WANDB_DIR") or run.folder) / "wandb"
+        is_new = not home.exists()
+        for name, value in {**_ENVIRONMENT, "WANDB_CACHE_DIR": str(home / "cache")}.items():
+            os.environ.setdefault(name, value)
+        try:
+            self._run = _begun(home.parent, run, known)
+        except Exception:
+            if is_new:
+                shutil.rmtree(home, ignore_errors=True)
+            raise
         found: str = self._run.id
         return found
 
@@ -96,3 +83,29 @@ class WandB:
             self._run.save(copy, base_path=own, policy="now")
         self._run.summary["status"] = status
         self._run.finish(exit_code=0 if status == "completed" else 1)
+
+
+def _begun(folder: Path, run: TrackedRun, known: str | None) -> wandb.Run:
+    import wandb  # reads the environment
+
+    goes_on = known is not None and _RUN_ID.fullmatch(known)
+    return wandb.init(
+        dir=str(folder),
+        id=known if goes_on else None,
+        resume="allow" if goes_on else None,
+        name=run.name,
+        group=run.group,
+        config={**run.config, "run": dict(run.tags)},
+        settings=wandb.Settings(
+            console="off",
+            disable_code=True,
+            disable_git=True,
+            finish_timeout_raises=True,
+            host="",
+            save_code=False,
+            x_disable_machine_info=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+        ),
+    )
