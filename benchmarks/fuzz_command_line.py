@@ -4,7 +4,8 @@
 
 Each example is made of (seed, its number) and can be run again alone: `--first N --examples 1`.
 It goes through `app.main` in this process, as far as it can go without TensorFlow: lines that would
-train name a directory that is taken, which is found out last. What is looked for:
+train name a directory that is taken, which is found out last, and a forecast foresees nothing. What
+is looked for:
 
 - an exit code other than 0, 1 and 2, or 1 for what is wrong input;
 - a traceback, an internal error, a message that steers the terminal;
@@ -32,8 +33,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import netopt_cli
 from netopt_cli import app, catalog
+from netopt_cli.terminal import quiet_tensorflow
 
 Random = random.Random
 SECONDS = 10
@@ -42,14 +46,17 @@ _HANGS = 600
 """Seconds on the clock after which the process is ended, with the place where it hangs."""
 TAKEN, CONFIGS, PACKED, CANARY = "taken", "conf", "file.packed", "canary"
 
-_GROUPS = ["arch", "opt", "data", "train", "target", "robustness", "experiment", "debug"]
+_GROUPS = ["arch", "opt", "data", "train", "target", "robustness", "tracking", "experiment",
+           "debug"]  # fmt: skip
 _CHOICES = [
     "cnn", "mlp", "resnet", "none", "prune", "quantize", "distill", "qat", "digits", "npz",
-    "mnist", "default", "sgd", "cpu", "gpu", "smoke", "standard", "mine", "run", "nowhere",
+    "mnist", "default", "sgd", "cpu", "gpu", "smoke", "standard", "mlflow", "wandb", "mine", "run",
+    "nowhere",
     "../x", "/etc/passwd",
 ]  # fmt: skip
 _KEYS = [
-    "seed", "seeds", "control", "export", "deterministic", "arch.widths", "arch.dropout",
+    "seed", "seeds", "control", "export", "cache", "cache_max_megabytes", "checkpoint_seconds",
+    "deterministic", "tracking", "tracking.mlflow.models", "arch.widths", "arch.dropout",
     "opt.prune.sparsity", "data.path", "opt.distill.teacher", "opt.distill.teachers",
     "train.epochs", "train", "train.schedule", "opt", "hydra", "arch", "hydra.run.dir",
     "hydra.job_logging", "hydra.callbacks.x", "hydra.launcher", "hydra.searchpath",
@@ -84,6 +91,7 @@ _SETTINGS = [
     "seed=3", "seeds=2", "seeds=[0,3]", "export=[litert,onnx]", "control=false", "train.epochs=2",
     "opt.prune.sparsity=0.9", "opt.distill.teacher=vgg", "opt.distill.teacher=[vgg,cnn]",
     "+opt@opt.prune2=prune", "arch.dropout=${train.epochs}", "data.path=x.npz", "train={epochs: 3}",
+    "tracking=mlflow", "tracking=[mlflow,wandb]", "tracking.wandb.models=true", "cache=false",
     "hydra.verbose=true", "hydra.job.chdir=true", "hydra.searchpath=[conf]",
 ]  # fmt: skip
 
@@ -104,7 +112,8 @@ def generate(r: Random) -> Example:
     example = Example()
     makers: list[Callable[[Random, Example], None]] = [
         _composed, _composed, _composed, _composed, _checked, _checked, _checked, _swept, _swept,
-        _catalog, _completed, _stored, _unpacked, _launched, _garbled,
+        _foreseen, _catalog, _completed, _stored, _stored, _resumed, _unpacked, _launched, _asked,
+        _garbled,
     ]  # fmt: skip
     r.choice(makers)(r, example)
     if r.random() < 0.1:
@@ -130,7 +139,15 @@ def _composed(r: Random, example: Example) -> None:
 def _checked(r: Random, example: Example) -> None:
     command = r.choice(["train", "train", "sensitivity"])
     example.words += [command, *_overrides(r), *_config_options(r, example)]
+    example.words += r.choice([[], [], ["--no-cache"], ["--json"], ["-q"], ["--json", "--quiet"]])
     example.words.append(f"hydra.run.dir={TAKEN}")
+
+
+def _foreseen(r: Random, example: Example) -> None:
+    example.words += ["train", "--dry-run", *_overrides(r), *_config_options(r, example)]
+    more = [[], [], ["--json"], ["-m", f"{r.choice(_KEYS)}={_value(r)},{_value(r)}"],
+            ["--cfg", "job"], ["--info"], ["-q", "--no-cache"]]  # fmt: skip
+    example.words += r.choice(more)
 
 
 def _swept(r: Random, example: Example) -> None:
@@ -163,8 +180,28 @@ def _stored(r: Random, example: Example) -> None:
             ["compare", "stored/a", "stored/*", "--cost", r.choice(["params", "x"])],
             ["compare", "stored", "--format", r.choice(["markdown", "csv", "json"])],
             ["check", "stored/a", "--baseline", "baseline.json"],
+            ["check", "stored/a", "--baseline", "baseline.json", "--update"],
+            ["check", "stored", "--baseline", "stored/new.json", "--update"],
+            ["check", "stored/b", "--baseline", "baseline.json", "--junit", "stored/x.xml",
+             "--summary", "stored/x.md"],
+            ["report", r.choice(["stored", "stored/a", "nowhere"])],
+            ["report", "stored/b", "--format", r.choice(["html", "svg", "x"])],
         ]
-    )
+    )  # fmt: skip
+
+
+def _resumed(r: Random, example: Example) -> None:
+    """Nothing that goes on: no config is whole."""
+    example.files["stored/a/record.json"] = _json(r)
+    if r.random() < 0.8:
+        example.files["stored/a/config.yaml"] = _yaml(r).encode("utf-8", "replace")
+    options = r.choice([[], ["-q"], ["--json"], ["--allow", "os"], ["--quit"]])
+    example.words += ["resume", r.choice(["stored/a", "stored/a", "stored", "nowhere"]), *options]
+
+
+def _asked(r: Random, example: Example) -> None:
+    """Not `doctor` alone, which would tell that there is no TensorFlow."""
+    example.words += ["doctor", r.choice(["-h", "--json", "x", "", _garbage(r) or "y"])]
 
 
 def _unpacked(r: Random, example: Example) -> None:
@@ -335,22 +372,36 @@ def _json(r: Random) -> bytes:
 
 # Running
 
+_DRY_RUN = "netopt_cli.dry_run"
+
+
+def _foresees_nothing() -> ModuleType:
+    found = ModuleType(_DRY_RUN)
+    report = SimpleNamespace(stages=(), problems=(), as_json=dict)
+    vars(found)["forecast"] = lambda config, *, allow: report
+    return found
+
 
 @contextlib.contextmanager
 def playground() -> Iterator[Path]:
     """A current directory for examples, in an empty one; nothing of TensorFlow can be imported."""
     start = Path.cwd()
-    hidden = {name: sys.modules.get(name) for name in ("tensorflow", "keras")}
+    stands_in = {"tensorflow": None, "keras": None, _DRY_RUN: _foresees_nothing()}
+    hidden = {name: sys.modules.get(name) for name in stands_in}
+    quiet_tensorflow()  # as a forecast does, whose settings are no finding
     with tempfile.TemporaryDirectory(prefix="netopt-fuzz-") as around:
         work = Path(around) / "work"
         (work / TAKEN).mkdir(parents=True)
         (work / TAKEN / "record.json").write_text("{}")
         os.chdir(work)
-        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+        sys.modules.update(stands_in)  # type: ignore[arg-type]
+        foresees = vars(netopt_cli).pop("dry_run", None)  # or the package would have its own
         try:
             yield work
         finally:
             os.chdir(start)
+            if foresees is not None:
+                vars(netopt_cli)["dry_run"] = foresees
             for name, module in hidden.items():
                 del sys.modules[name]
                 if module is not None:

@@ -128,7 +128,7 @@ def sifted(run: StoredRun, name: str) -> tuple[dict[int, StoredRun], list[Skippe
         for key, reason in failed.items()
         if key not in members
     ]
-    if run.is_seeds and run.status != "completed" and not skipped:
+    if run.is_seeds and not skipped and (run.status != "completed" or not usable):
         skipped.append(Skipped(name, f"{run.status} after {len(usable)} of its seeds"))
     return usable, skipped
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,10 +111,14 @@ def test_a_stranger_cannot_steer_the_terminal(capsys: Capture) -> None:
         (["check", "runs/a", "--baseline", "none.json"], "--update"),
         (["check", "runs/a", "runs/b", "--baseline", "x.json", "--update"], "one run"),
         (["check", "runs/c", "--baseline", "x.json", "--update"], "completed"),
+        (["check", "runs/hollow", "--baseline", "x.json", "--update"], "after 0 of its seeds"),
+        (["compare", "runs/hollow"], "after 0 of its seeds"),
         (["check", "runs/a", "--baseline", "no/x.json", "--update"], "folder that exists"),
     ],
 )
 def test_wrong_input_is_exit_2(capsys: Capture, words: list[str], message: str) -> None:
+    for seed in write_seeds(Path("runs/hollow"), {0: rows()}).glob("seed-*"):
+        shutil.rmtree(seed)
     assert app.main(words) == EXIT_WRONG_INPUT
     assert message in capsys.readouterr().err
     assert not Path("x.json").exists()
