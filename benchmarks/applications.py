@@ -51,7 +51,7 @@ def run(family: str, folder: Path) -> dict[str, Any]:
         "data.train_limit=64", "train.epochs=1", "control=false",
         "opt=[structured,lowrank,quantize]", f"opt.structured.ratio={RATIO}",
         "opt.structured.of=channels", "opt.structured.criterion=l2", "opt.structured.epochs=0",
-        "opt.lowrank.epochs=1", "opt.quantize.calibration_samples=10",
+        "opt.lowrank.epochs=1", "opt.quantize.calibration_samples=50",
         "target.warmup_runs=3", "target.timed_runs=30", f"hydra.run.dir={folder / family}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -178,6 +178,12 @@ class Measuring:
         )
 
     def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
+        if parity["is_rough"]:
+            trainer.note(
+                f"this network quantizes badly: logits of the file are off by up to "
+                f"{parity['max_abs_rounded']:.3g}, where rounding explains "
+                f"{parity['tolerance']:.3g}; they correlate by {parity['correlation']:.2f}"
+            )
         lost = parity["keras_accuracy"] - parity["file_accuracy"]
         if lost > NOTABLE_LOSS:
             trainer.note(

@@ -121,10 +121,15 @@ def rebuild(
 
     def call_copy(new_layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         layer = originals[id(new_layer)]
-        if is_graph(layer):
+
+        def nested_model(*args: Any, **kwargs: Any) -> Any:
             if id(layer) not in nested:
                 nested[id(layer)] = walk(layer, _inputs_like(layer, keras.tree.flatten(args[0])))
-            new_layer = nested[id(layer)]
+            with _scopes_of(layer):
+                return nested[id(layer)](*args, **kwargs)
+
+        if is_graph(layer):  # Built for what `call` gives it, which may have another shape.
+            return call(layer, nested_model, *args, **kwargs)
         with _scopes_of(layer):
             return call(layer, new_layer, *args, **kwargs)
 

@@ -198,7 +198,8 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
 
     Returns:
         `max_abs` is the largest difference of logits to the network. What is held to `tolerance` is
-        `max_abs_rounded`, that to the network with its kernels rounded as the file's are.
+        `max_abs_rounded`, that to the network with its kernels rounded as the file's are; see
+        `parity.Parity` for `correlation` and `is_rough`.
 
     Raises:
         ParityError: They differ by more than files of `scheme` may.
@@ -224,6 +225,8 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
         "max_abs": float(np.abs(expected - actual).max()),
         "max_abs_rounded": parity.max_abs,
         "tolerance": parity.tolerance,
+        "correlation": parity.correlation,
+        "is_rough": parity.is_rough,
         "samples": parity.samples,
         "keras_accuracy": float(np.mean(expected.argmax(axis=-1) == labels)),
         "file_accuracy": float(np.mean(actual.argmax(axis=-1) == labels)),

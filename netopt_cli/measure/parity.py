@@ -14,16 +14,29 @@ from netopt_cli.graph.schemes import ARITHMETIC, Arithmetic
 PARITY_SAMPLES = 256
 FLOAT32_TOLERANCE = 1e-3
 SPREAD_TOLERANCE: Mapping[Arithmetic, float] = {"float": 0.05, "dynamic": 0.4, "integer": 0.4}
-INT8_RESOLUTION = 0.02
+INT8_RESOLUTION = 0.03
+LEAST_CORRELATION = 0.6
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest absolute difference of two sets of logits, and how large it may be."""
+    """How far two sets of logits are from each other.
+
+    Attributes:
+        max_abs: The largest absolute difference.
+        tolerance: How large it may be.
+        correlation: Of the logits, each less its mean over the samples; 0 when one set is constant.
+    """
 
     max_abs: float
     tolerance: float
+    correlation: float
     samples: int
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the file follows the network from farther off than rounding explains."""
+        return self.max_abs > self.tolerance
 
 
 def tolerance(scheme: Scheme, expected: np.ndarray) -> float:
@@ -35,8 +48,8 @@ def tolerance(scheme: Scheme, expected: np.ndarray) -> float:
     what remains is due to the activations. The tolerance is a part of the spread, the range of the
     logit that varies most over the samples. An output that does not depend on the input is off by
     at least 0.5 spread, whatever its value. For a network whose output hardly varies, where the
-    spread says nothing, it is never less than that of float32, and for quantized activations 2 % of
-    the largest |logit| (five steps of int8).
+    spread says nothing, it is never less than that of float32, and for quantized activations 3 % of
+    the largest |logit| (eight steps of int8).
 
     Float activations (float16, weight_int8, weight_int4): 0.05 spread. Measured on a CNN, an MLP,
     ResNet-8, a MobileNet, attention, LSTM, 1-D convolutions and an embedding, trained or not: at
@@ -65,6 +78,12 @@ def tolerance(scheme: Scheme, expected: np.ndarray) -> float:
 def check_parity(scheme: Scheme, expected: np.ndarray, actual: np.ndarray) -> Parity:
     """Compares the logits (n, classes) of the network and of its file.
 
+    Beyond the tolerance, a file with rounded activations passes as rough while its logits correlate
+    with the network's: some networks quantize badly, and their accuracy says how badly. Measured on
+    deep networks of keras.applications after one epoch on 64 digits: 0.68 (DenseNet121) and 0.73
+    (MobileNetV3Small). A broken file of a trained CNN: inverted pixels 0.45, flipped images 0.35,
+    classes shifted by one −0.26, a constant 0.
+
     Raises:
         ParityError: They differ by more than `tolerance`, or one is not finite.
     """
@@ -75,12 +94,21 @@ def check_parity(scheme: Scheme, expected: np.ndarray, actual: np.ndarray) -> Pa
     parity = Parity(
         max_abs=float(np.abs(expected - actual).max()),
         tolerance=tolerance(scheme, expected),
+        correlation=_correlation(expected, actual),
         samples=len(expected),
     )
-    if not parity.max_abs <= parity.tolerance:  # also when it is NaN
+    rounds = scheme != "float32" and ARITHMETIC[scheme] != "float"
+    follows = rounds and parity.correlation >= LEAST_CORRELATION
+    if not (parity.max_abs <= parity.tolerance or follows):  # also when it is NaN
         raise ParityError(
             f"The exported {scheme} file does not compute what the network computes: over "
             f"{parity.samples} validation samples the logits differ by up to "
             f"{parity.max_abs:.4g}, the tolerance is {parity.tolerance:.4g}"
         )
     return parity
+
+
+def _correlation(expected: np.ndarray, actual: np.ndarray) -> float:
+    one, other = (logits - logits.mean(axis=0) for logits in (expected, actual))
+    scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / scale if scale else 0.0

@@ -139,6 +139,16 @@ def test_resize_makes_a_fixed_size_fit(tmp_path):
     np.testing.assert_allclose(keras.ops.softmax(built(x)), original(resized), atol=1e-5)
 
 
+def test_a_nested_first_model_sees_the_resized_images(tmp_path):
+    stem = keras.Sequential([keras.layers.Conv2D(3, 3, activation="relu"), keras.layers.Flatten()])
+    inputs = keras.Input(SHAPE)
+    original = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(stem(inputs)))
+    built = keras_model.build((24, 24, 3), 4, path=saved(original, tmp_path), resize=12)
+    x = images((24, 24, 3))
+    resized = keras.layers.Resizing(12, 12)(x)
+    np.testing.assert_allclose(keras.ops.softmax(built(x)), original(resized), atol=1e-5)
+
+
 def test_nothing_is_inserted_without_resize(tmp_path):
     built = keras_model.build(SHAPE, 4, path=saved(conv_net(), tmp_path))
     assert not any(isinstance(layer, keras.layers.Resizing) for layer in built.layers)

@@ -55,6 +55,16 @@ def test_a_saturated_logit_passes_as_int8():
     assert parity.max_abs == pytest.approx(np.abs(LOGITS).max() - 12, rel=1e-4)
 
 
+def test_a_network_that_quantizes_badly_passes_as_rough_where_activations_are_rounded():
+    noise = np.random.default_rng(1).normal(0, 5, LOGITS.shape).astype(np.float32)
+    parity = check_parity("int8", LOGITS, LOGITS + noise)
+    assert parity.is_rough and 0.6 < parity.correlation < 0.8
+    assert not check_parity("int8", LOGITS, LOGITS + 0.1 * noise).is_rough
+    for scheme, off in (("weight_int8", noise), ("int8", 3 * noise)):
+        with pytest.raises(ParityError):
+            check_parity(scheme, LOGITS, LOGITS + off)
+
+
 def test_a_dead_network_is_held_to_the_resolution_of_int8():
     dead = np.tile(LOGITS[:1], (64, 1))
     check_parity("int8", dead, dead + 0.01)
