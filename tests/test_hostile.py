@@ -338,7 +338,9 @@ def test_messages_do_not_steer_the_terminal(fortress: Fortress) -> None:
 # Directories
 
 
-@pytest.mark.parametrize("link", ["0-baseline", "tensorboard/baseline", "run.log", "record.json"])
+@pytest.mark.parametrize(
+    "link", ["0-baseline", "tensorboard/baseline", "wandb/cache", "run.log", "record.json"]
+)
 def test_a_link_leads_no_run_out(link: str, fortress: Fortress) -> None:
     place = fortress.work / "theirs" / link
     place.parent.mkdir(parents=True)

@@ -32,7 +32,10 @@ _PACKAGES = (
 )
 _EXTRAS = {
     "onnx": (("onnx", "onnxruntime", "tf2onnx"), "ONNX export and its latency"),
-    "tracking": (("mlflow", "sqlalchemy", "alembic", "wandb"), "sending results to MLflow or Weights & Biases"),
+    "tracking": (
+        ("mlflow", "sqlalchemy", "alembic", "wandb"),
+        "sending results to MLflow or Weights & Biases",
+    ),
     "tfds": (("tensorflow_datasets",), "data sets of TensorFlow Datasets"),
     "ray": (("hydra_plugins.hydra_ray_launcher",), "sweeps on a Ray cluster"),
 }

@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     # A server that does not answer does not hold a run up; what it has not got is on the disk.
     "WANDB_INIT_TIMEOUT": "20",
     "WANDB_FINISH_TIMEOUT": "120",
+    # Seconds until what is told is in the file: 15 of W&B's own would be lost by a kill.
+    "WANDB__TRANSACTION_LOG_FLUSH_INTERVAL": "1",
 }
 """What holds where the user has set nothing."""
 

@@ -12,7 +12,8 @@ from netopt_cli.tracking.tensorboard import TensorBoard
 
 
 def curve(folder: Path, stage: str, name: str) -> list[tuple[int, float]]:
-    events = EventAccumulator(str(folder / "tensorboard" / stage)).Reload()
+    logs = str(folder / "tensorboard" / stage)
+    events = EventAccumulator(logs, size_guidance={"tensors": 0}).Reload()
     return [(each.step, float(make_ndarray(each.tensor_proto))) for each in events.Tensors(name)]
 
 

@@ -19,6 +19,7 @@ from wandb_file import offline_runs
 
 from netopt_cli.app import main
 from netopt_cli.completion import candidates
+from netopt_cli.components import build
 from netopt_cli.config import compose
 from netopt_cli.errors import EXIT_WRONG_INPUT, ConfigError
 
@@ -252,3 +253,23 @@ def test_completion_knows_the_trackers() -> None:
     assert candidates("netopt train tracking=[mlflow,w") == ["tracking=[mlflow,wandb"]
     assert candidates("netopt train tracking=mlflow tracking.") == ["tracking.mlflow.models="]
     assert candidates("netopt show tracking/w") == ["tracking/wandb"]
+
+
+def test_a_tracker_of_the_user_is_built_when_its_package_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mytrackers.py").write_text(
+        "class Lines:\n    def __init__(self, prefix: str) -> None:\n        self.prefix = prefix\n"
+    )
+    choice = tmp_path / "conf" / "tracking" / "lines.yaml"
+    choice.parent.mkdir(parents=True)
+    choice.write_text(
+        "# @package tracking.lines\n# Lines.\n_target_: mytrackers.Lines\nprefix: '-'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words, folder = ["tracking=lines", "tracking.lines.prefix=+"], tmp_path / "conf"
+    with pytest.raises(ConfigError, match="name with --allow"):
+        compose(words, config_dir=folder)
+    config = compose(words, config_dir=folder, allow=["mytrackers"])
+    tracker = build(config.tracking.lines, allow=["mytrackers"], where="tracking.lines")
+    assert tracker.prefix == "+"
