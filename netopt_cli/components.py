@@ -236,6 +236,26 @@ def _is_safe_keras(name: str) -> bool:
     )
 
 
+def import_packages(allow: Collection[str]) -> None:
+    """Imports the packages that the user allows, whose layers Keras then finds in a file.
+
+    Raises:
+        ConfigError: There is no such package.
+        InputError: A package that it needs is not installed.
+    """
+    for package in allow:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name and f"{package}.".startswith(f"{error.name}."):
+                raise ConfigError(
+                    f"--allow {package}: there is no package '{error.name}' here or installed"
+                ) from error
+            raise InputError(
+                f"--allow {package} needs the package '{error.name}', which is not installed"
+            ) from error
+
+
 def load_target(name: str, where: str) -> Callable[..., Any]:
     """Imports a target that may be named; it must be defined in the package it is named in.
 

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-from netopt_cli.components import build
+from netopt_cli.components import build, import_packages
 from netopt_cli.contracts import ArchBuilder, Network, Stage
 from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError, NetoptError
@@ -113,6 +113,7 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
             report.problems.append(Problem(where, str(error)))
             return None
 
+    attempt("--allow", partial(import_packages, allow))
     target = attempt("target", partial(build, cfg.target, allow=allow, where="target"))
     settings = attempt("train", partial(build, cfg.train, allow=allow, where="train"))
     stages: dict[str, Stage] = {}

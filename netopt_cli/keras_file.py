@@ -26,11 +26,15 @@ _CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "
 """Layers that run a code which the file brings."""
 
 
-def check_keras_file(path: Path) -> None:
+def check_keras_file(path: Path) -> set[str]:
     """Refuses a file that could run code, read or write other files, or fill the memory.
 
     Args:
         path: A `.keras` or legacy `.h5` file that exists.
+
+    Returns:
+        The registered names of the classes in it that are not Keras' own, such as `mine>Layer`; an
+        `.h5` file does not tell.
 
     Raises:
         ArchError: A layer that runs code of the file; links out of it; no network.
@@ -46,16 +50,15 @@ def check_keras_file(path: Path) -> None:
                 raise ArchError(f"{path} holds no Keras model: it has no {_CONFIG}")
             if config.file_size > _MOST_CONFIG_BYTES:
                 raise ArchError(f"{path}: {_CONFIG} must be at most {_MOST_CONFIG_BYTES:,} bytes")
-            _check_config(path, _read(path, archive, config))
+            foreign = _check_config(path, _read(path, archive, config))
             for member in members:
                 if member.filename.endswith(".h5"):
                     content = _read(path, archive, member)
                     _check_weights(path, io.BytesIO(content), member.file_size)
-    else:
-        with path.open("rb") as stream:
-            config_text = _check_weights(path, stream, path.stat().st_size)
-        if config_text is not None:
-            _check_config(path, config_text)
+        return foreign
+    with path.open("rb") as stream:
+        config_text = _check_weights(path, stream, path.stat().st_size)
+    return set() if config_text is None else _check_config(path, config_text)
 
 
 def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -65,7 +68,9 @@ def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> byte
         raise ArchError(f"{path} is damaged: {member.filename} cannot be read ({error})") from error
 
 
-def _check_config(path: Path, text: bytes | str) -> None:
+def _check_config(path: Path, text: bytes | str) -> set[str]:
+    """Returns the registered names of classes that are not Keras' own."""
+    foreign = set()
     try:
         config = json.loads(text)
         for node in _nodes(config):
@@ -76,8 +81,12 @@ def _check_config(path: Path, text: bytes | str) -> None:
                     f"arch.path has a {what} layer, which can run any code, and is refused: "
                     f"{path}. Replace the {what} by a built-in layer and save the model again"
                 )
+            module, registered = node.get("module"), node.get("registered_name")
+            if module and registered and str(module).partition(".")[0] != "keras":
+                foreign.add(str(registered))
     except (ValueError, RecursionError) as error:
         raise ArchError(f"{path} is damaged: its description of a model is no JSON") from error
+    return foreign
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

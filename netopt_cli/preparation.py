@@ -13,7 +13,7 @@ import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from netopt_cli.components import build
+from netopt_cli.components import build, import_packages
 from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
@@ -74,6 +74,7 @@ def prepare(
     if cfg.deterministic:
         tf.config.experimental.enable_op_determinism()
 
+    import_packages(allow)
     target = build(cfg.target, allow=allow, where="target")
     settings = build(cfg.train, allow=allow, where="train")
     stages = {name: build(node, allow=allow, where=f"opt.{name}") for name, node in cfg.opt.items()}

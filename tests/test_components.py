@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from netopt_cli.components import Bound, build, check_targets, check_value
+from netopt_cli.components import Bound, build, check_targets, check_value, import_packages
 from netopt_cli.errors import ConfigError, InputError
 
 MODULE = """
@@ -261,3 +261,12 @@ def test_a_type_without_a_form_in_yaml() -> None:
 
     with pytest.raises(InputError, match="x cannot be set in YAML"):
         check_value(3, Opaque, "x")
+
+
+def test_packages_that_are_allowed_must_be_there() -> None:
+    import_packages(["parts", "parts.nets"])
+    assert "parts.nets" in sys.modules
+    with pytest.raises(ConfigError, match="--allow other: there is no package 'other'"):
+        import_packages(["other"])
+    with pytest.raises(InputError, match=r"parts\.broken needs the package 'a_package_nobody_has'"):
+        import_packages(["parts.broken"])

@@ -1,5 +1,6 @@
 """netopt as a user runs it: real processes, real trainings, real files."""
 
+import importlib
 import json
 import logging
 import signal
@@ -259,14 +260,30 @@ def test_a_users_own_arch_opt_and_data(netopt: CommandLine) -> None:
     assert wrong.returncode == 2 and "opt.noise.deviation" in wrong.stderr
 
 
-def test_a_users_own_model_from_a_file(netopt: CommandLine) -> None:
+OWN_LAYER = """
+import keras
+
+@keras.saving.register_keras_serializable("mine")
+class Shift(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.ops.roll(x, 1, axis=-1)
+"""
+
+
+def test_a_users_own_model_from_a_file(
+    netopt: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (netopt.folder / "mylayers.py").write_text(OWN_LAYER)
+    monkeypatch.syspath_prepend(netopt.folder)
+    shift = importlib.import_module("mylayers").Shift(name="shift")
     inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = shift(keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs))
     outputs = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x))
     keras.Sequential([keras.Model(inputs, outputs)]).save(netopt.folder / "mine.keras")
-    done = netopt(
-        "train", "arch=keras_model", "arch.path=mine.keras", *FAST[2:], "opt=[prune,quantize]"
-    )
+    words = ["train", "arch=keras_model", "arch.path=mine.keras", *FAST[2:]]
+    refused = netopt(*words)
+    assert refused.returncode == 2 and "'mine>Shift'" in refused.stderr, refused.stderr
+    done = netopt(*words, "--allow", "mylayers", "opt=[prune,quantize]")
     assert done.returncode == 0, done.stderr
     assert "quantize" in done.stdout
 

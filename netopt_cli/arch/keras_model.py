@@ -101,7 +101,17 @@ def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
         raise ArchError(f"arch.path must be a .keras or .h5 file. Received: path={path}")
     if not path.is_file():
         raise ArchError(f"arch.path does not exist or is not a file. Received: path={path}")
-    check_keras_file(path)
+    unknown = [
+        name
+        for name in sorted(check_keras_file(path))
+        if keras.saving.get_registered_object(name) is None
+    ]
+    if unknown:
+        raise ArchError(
+            f"arch.path has a class that is not Keras' own: '{unknown[0]}' in {path}. Register it "
+            "with @keras.saving.register_keras_serializable() and name the module that defines it "
+            "with --allow MODULE, if you trust it"
+        )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises nearly any class on a damaged or hostile file.
