@@ -151,7 +151,7 @@ def main() -> None:
         outcomes += outcomes_of(folder, python, options.data.resolve(), seed)
         lines: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
         (folder / "outcomes.json").write_text(json.dumps(lines, indent=2))
-        Console().print(table(outcomes))
+        Console(width=120).print(table(outcomes))
 
 
 if __name__ == "__main__":
