@@ -1,10 +1,12 @@
 """The trade-off curve of a preset over seeds: accuracy against weights left, beside both controls.
 
     python -m benchmarks.tradeoff sparse_fashion [--seeds 5] [--folder FOLDER] [OVERRIDE ...]
+    python -m benchmarks.tradeoff small_lenet5 --controls-until prune_50
 
 For each seed a run of the preset, with the network trained as long and left whole as the control
-of each stage, and a run with random masks in place of those of its criterion. Runs that FOLDER has
-already are not run again. Writes FOLDER/table.md and FOLDER/curve.svg.
+of each stage, and a run with random masks in place of those of its criterion. Both controls can end
+with a stage, when they cost more than what they are compared with; the stages after it have none.
+Runs that FOLDER has already are not run again. Writes FOLDER/table.md and FOLDER/curve.svg.
 """
 
 from __future__ import annotations
@@ -38,9 +40,12 @@ def rows_of(folder: Path, words: Sequence[str]) -> Rows:
     return {(row["stage"], row["role"]): row for row in rows}
 
 
-def first_pruning(preset: str) -> str:
+def stages_of(preset: str) -> list[str]:
+    return [str(name) for name in OmegaConf.load(PRESETS / f"{preset}.yaml").opt]
+
+
+def first_pruning(stages: Sequence[str]) -> str:
     """The stage whose settings the other prunings of the preset take over."""
-    stages = OmegaConf.load(PRESETS / f"{preset}.yaml").opt
     return next(name for name in stages if name.startswith("prune"))
 
 
@@ -68,7 +73,7 @@ def line(stage: str, role: str, preset: list[Rows], random: list[Rows]) -> str:
     accuracies = [row["accuracy"] for row in own]
     by_chance = [rows[stage, role]["accuracy"] for rows in random if (stage, role) in rows]
     controls: list[float] = []
-    if role == "stage":
+    if role == "stage" and has_control(preset, stage):
         controls = [control_of(rows, stage)["accuracy"] for rows in preset]
     drops = [control - accuracy for control, accuracy in zip(controls, accuracies, strict=False)]
     weights, macs = (
@@ -89,6 +94,10 @@ def control_of(rows: Rows, stage: str) -> Row:
     """The row that the stage is compared with: of a control, which may be that of another stage."""
     name = rows[stage, "stage"]["control"]
     return next(row for (of, role), row in rows.items() if name in (of, f"{of} {role}"))
+
+
+def has_control(preset: list[Rows], stage: str) -> bool:
+    return all(rows[stage, "stage"]["control"] is not None for rows in preset)
 
 
 def fewer(rows: Rows, stage: str, role: str, key: str) -> float:
@@ -113,13 +122,16 @@ def draw(preset: list[Rows], random: list[Rows], file: Path) -> None:
         for stage in stages
     }
 
-    def points(runs: list[Rows], pick: Callable[[Rows, str], Row]) -> dict[float, list[float]]:
+    def points(
+        runs: list[Rows], stages: Sequence[str], pick: Callable[[Rows, str], Row]
+    ) -> dict[float, list[float]]:
         return {at[s]: [100 * pick(rows, s)["accuracy"] for rows in runs] for s in stages}
 
-    curve("whole, trained as long", points(preset, control_of), "s--")
-    curve("this preset", points(preset, lambda rows, s: rows[s, "stage"]), "o-")
-    if random:
-        curve("random masks", points(random, lambda rows, s: rows[s, "stage"]), "x:")
+    controlled = [stage for stage in stages if has_control(preset, stage)]
+    by_chance = [stage for stage in stages if all((stage, "stage") in rows for rows in random)]
+    curve("whole, trained as long", points(preset, controlled, control_of), "s--")
+    curve("this preset", points(preset, stages, lambda rows, s: rows[s, "stage"]), "o-")
+    curve("random masks", points(random, by_chance, lambda rows, s: rows[s, "stage"]), "x:")
     axes.set_xscale("log")
     ticks = [round(value) for value in at.values()]
     axes.set_xticks(ticks, [f"{tick} ×" for tick in ticks])
@@ -136,16 +148,24 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--controls-until", metavar="STAGE")
     options = parser.parse_args()
+    stages = stages_of(options.preset)
+    last = stages.index(options.controls_until) + 1 if options.controls_until else len(stages)
+    without_later = [f"~opt.{name}" for name in stages[last:]]
     folder: Path = (options.folder or Path("runs") / options.preset).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    criterion = f"opt.{first_pruning(options.preset)}.criterion"
+    criterion = f"opt.{first_pruning(stages)}.criterion"
     by_preset: list[Rows] = []
     by_chance: list[Rows] = []
     for seed in range(options.seeds):
         words = [f"experiment={options.preset}", f"seed={seed}", *options.overrides]
-        by_preset.append(rows_of(folder / f"{seed}", words))
-        random = [*words, f"{criterion}=random", "control=false"]
+        controlled = rows_of(folder / f"{seed}", [*words, *without_later])
+        if without_later:  # whose trainings are not done again
+            whole = rows_of(folder / f"{seed}-curve", [*words, "control=false"])
+            controlled = whole | controlled
+        by_preset.append(controlled)
+        random = [*words, *without_later, f"{criterion}=random", "control=false"]
         by_chance.append(rows_of(folder / f"{seed}-random", random))
         (folder / "table.md").write_text(table(by_preset, by_chance) + "\n")
         draw(by_preset, by_chance, folder / "curve.svg")
