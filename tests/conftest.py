@@ -1,5 +1,6 @@
 """What several tests share: a tiny data set, and a way to call the command line."""
 
+import gc
 import logging
 import os
 import sys
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name not in SPREAD:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported, TensorFlow above all, out of the rounds of garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

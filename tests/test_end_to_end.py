@@ -27,7 +27,7 @@ def record_of(folder: Path) -> dict:
 
 
 def test_a_run_by_hand(netopt: CommandLine) -> None:
-    done = netopt(
+    done = netopt.alone(
         "train", "+arch=mlp", "+opt=distill", *FAST[1:], "opt.distill.teacher=mlp", "--json"
     )
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def test_mirrored_replicas_compute_what_one_device_does(
     words = ["train", *FAST, *stage, "train.clip_norm=1.0", "--json"]
     losses = []
     for target in (["target=cpu"], ["target=mirrored", "target.device=cpu", "target.replicas=2"]):
-        done = netopt(*words, *target)
+        done = netopt.alone(*words, *target)
         assert done.returncode == 0, done.stderr
         losses.append([row["loss"] for row in json.loads(done.stdout.splitlines()[-2])["rows"]])
     assert losses[0] == pytest.approx(losses[1], abs=tolerance)
@@ -147,7 +147,7 @@ def test_mirrored_replicas_compute_what_one_device_does(
 
 def launched(netopt: CommandLine, *words: str) -> tuple[Path, Path]:
     """Starts two workers and returns the directories of both."""
-    done = netopt("launch", "--workers", "2", "train", "target=multi_worker", *words)
+    done = netopt.alone("launch", "--workers", "2", "train", "target=multi_worker", *words)
     assert done.returncode == 0, done.stderr
     chief = netopt.folder / done.stdout.splitlines()[-1]
     return chief, chief / "workers" / "1"
@@ -186,7 +186,7 @@ def test_two_workers_save_the_same_statistics(netopt: CommandLine) -> None:
 
 
 def test_a_worker_that_fails_ends_the_others(netopt: CommandLine) -> None:
-    done = netopt("launch", "--workers", "2", "train", *FAST, "data=npz", "data.path=none.npz")
+    done = netopt.alone("launch", "--workers", "2", "train", *FAST, "data=npz", "data.path=none.npz")
     assert done.returncode == 2
     assert "none.npz" in done.stderr and "Traceback" not in done.stderr
 
