@@ -22,7 +22,7 @@ class CommandLine:
 
     def __call__(self, *words: str) -> CompletedProcess[str]:
         """Runs a command line in this process, where TensorFlow is at hand."""
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+        with _file() as out, _file() as err:
             with (
                 contextlib.chdir(self.folder),
                 mock.patch.object(sys, "path", [*sys.path]),
@@ -43,6 +43,10 @@ class CommandLine:
             timeout=300,
             check=False,
         )
+
+
+def _file() -> TextIO:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
 
 @contextlib.contextmanager
