@@ -1,20 +1,39 @@
 """Calling netopt as a user does."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TextIO
+from unittest import mock
+
+from netopt_cli.app import main
 
 
 class CommandLine:
-    """Runs netopt in a process of its own, in a folder of its own."""
+    """Runs netopt in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(
-        self, *words: str, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *words: str) -> CompletedProcess[str]:
+        """Runs a command line in this process, where TensorFlow is at hand."""
+        with _file() as out, _file() as err:
+            with (
+                contextlib.chdir(self.folder),
+                mock.patch.object(sys, "path", [*sys.path]),
+                _led_to(out, "stdout", 1),
+                _led_to(err, "stderr", 2),
+            ):
+                code = main(words)
+            return CompletedProcess(words, code, *(_content(file) for file in (out, err)))
+
+    def alone(self, *words: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
+        """Runs a command line in a process of its own, which takes seconds to import TensorFlow."""
         return subprocess.run(
             [sys.executable, "-m", "netopt_cli.app", *words],
             cwd=self.folder,
@@ -24,3 +43,27 @@ class CommandLine:
             timeout=300,
             check=False,
         )
+
+
+def _file() -> TextIO:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _led_to(file: TextIO, name: str, descriptor: int) -> Iterator[None]:
+    """Leads a standard stream into a file, together with its descriptor, to which libraries
+    write."""
+    before = os.dup(descriptor)
+    os.dup2(file.fileno(), descriptor)
+    try:
+        with mock.patch.object(sys, name, file):
+            yield
+        file.flush()
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)
+
+
+def _content(file: TextIO) -> str:
+    file.seek(0)
+    return file.read()

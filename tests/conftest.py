@@ -1,5 +1,6 @@
 """What several tests share: a tiny data set, and a way to call the command line."""
 
+import gc
 import logging
 import os
 import sys
@@ -13,9 +14,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["NETOPT_CACHE"] = ""  # tests train what they test; those of the cache name a folder
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it; a pipe has no width
 
+import hypothesis
 from command_line import CommandLine
 
 from netopt_cli.dataset import ArraySource, Dataset, Normalization
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def blobs(count: int, seed: int) -> ArraySource:
@@ -37,6 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name not in SPREAD:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported, TensorFlow above all, out of the rounds of garbage collection,
+    which would take half the time of a short test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ FOLDERS = catalog.config_folders()
 TINY = [
     "arch=mlp", "arch.hidden=[8]", "train.epochs=1", "train.steps_per_call=5",
     "data.train_limit=150", "target.warmup_runs=2", "target.timed_runs=30",
+    "control=false",
 ]  # fmt: skip
 TINY_CNN = ["arch=cnn", "arch.filters=[4,4]", "arch.residual=true"]
 NEEDS_CONVOLUTIONS = {

@@ -45,7 +45,7 @@ class CutOff:
 
     def __call__(self, *words: str, code: int = 0) -> str:
         """Runs a command line, and returns what it said."""
-        done = self._netopt(*words, env=self._env)
+        done = self._netopt.alone(*words, env=self._env)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 

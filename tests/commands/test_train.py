@@ -335,7 +335,7 @@ def test_what_hydra_shows(
 
 def test_the_help_of_hydra(netopt: CommandLine) -> None:
     # In a process of its own: Hydra sets logging up anew, which closes the streams of others.
-    done = netopt("train", "--hydra-help")
+    done = netopt.alone("train", "--hydra-help")
     assert done.returncode == EXIT_OK
     assert "Hydra" in done.stdout
 

@@ -1,5 +1,6 @@
 """Trainings that are taken up again, or taken over from another run."""
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
 
 Modifiers = Callable[[keras.Model], Sequence[Modifier]]
+Undisturbed = Callable[[str], tuple[keras.Model, FitResult]]
 
 
 class ControlC(SilentReporter):
@@ -99,12 +101,37 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("at_step", [1, 14, 40])
-@pytest.mark.parametrize("modifiers", CASES.values(), ids=CASES.keys())
+@pytest.fixture(scope="module")
+def undisturbed(blobs_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The training of a case from its beginning to its end, done once."""
+
+    @functools.cache
+    def trained(case: str) -> tuple[keras.Model, FitResult]:
+        return train(blobs_data, tmp_path_factory.mktemp("undisturbed"), CASES[case])
+
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("case", "at_step"),
+    [
+        ("plain", 1),
+        ("plain", 40),
+        ("pruning along a ramp", 14),
+        ("pruning along a ramp", 40),
+        ("moving average", 14),
+        ("stochastic average", 14),
+    ],
+)
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    blobs_data: Dataset, tmp_path: Path, modifiers: Modifiers, at_step: int
+    blobs_data: Dataset,
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+    case: str,
+    at_step: int,
 ) -> None:
-    undisturbed, expected = train(blobs_data, tmp_path / "undisturbed", modifiers)
+    modifiers = CASES[case]
+    expected_model, expected = undisturbed(case)
     with pytest.raises(KeyboardInterrupt):
         train(blobs_data, tmp_path / "a", modifiers, observer=ControlC(at_step))
     model, result = train(blobs_data, tmp_path / "a", modifiers)
@@ -112,7 +139,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     for row, right in zip(result.epochs, expected.epochs, strict=True):
         timeless = {"seconds": 0.0, "images_per_second": 0.0}
         assert replace(row, **timeless) == replace(right, **timeless)
-    for found, right in zip(model.get_weights(), undisturbed.get_weights(), strict=True):
+    for found, right in zip(model.get_weights(), expected_model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, right)
 
 
@@ -123,15 +150,19 @@ def test_a_finished_training_is_not_done_again(blobs_data: Dataset, tmp_path: Pa
     np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
 
 
-def test_the_checkpoint_before_a_truncated_one_counts(blobs_data: Dataset, tmp_path: Path) -> None:
-    undisturbed, _ = train(blobs_data, tmp_path / "undisturbed")
+def test_the_checkpoint_before_a_truncated_one_counts(
+    blobs_data: Dataset,
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+) -> None:
+    expected, _ = undisturbed("plain")
     with pytest.raises(KeyboardInterrupt):
         train(blobs_data, tmp_path / "a", observer=ControlC(20), every_seconds=0.0)
     *_, newest = sorted((tmp_path / "a").iterdir())
     newest.write_bytes(newest.read_bytes()[:-1000])
     model, result = train(blobs_data, tmp_path / "a")
     assert result.origin == "taken up"
-    np.testing.assert_array_equal(model.get_weights()[0], undisturbed.get_weights()[0])
+    np.testing.assert_array_equal(model.get_weights()[0], expected.get_weights()[0])
     for path in (tmp_path / "a").iterdir():
         path.write_bytes(b"")
     _, result = train(blobs_data, tmp_path / "a")

@@ -145,7 +145,7 @@ def test_from_the_command_line_with_pruning_and_the_table(netopt: CommandLine) -
 
 
 def test_free_training_on_replicas(netopt: CommandLine) -> None:
-    done = netopt(
+    done = netopt.alone(
         "train", *TINY, "opt=adversarial", "opt.adversarial.method=free", "--quiet",
         "target=mirrored", "target.device=cpu", "target.replicas=2", "control=false",
     )  # fmt: skip

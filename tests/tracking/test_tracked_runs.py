@@ -43,7 +43,7 @@ def resumed(place: CommandLine) -> Path:
     folder = place.folder / "runs" / "one"
     folder.mkdir(parents=True)
     (folder / "1-regularize").write_text("in the way")
-    done = place(
+    done = place.alone(
         "train", *FAST, "opt=regularize", "opt.regularize.epochs=1", "hydra.run.dir=runs/one",
         "tracking=[mlflow,wandb]",
     )  # fmt: skip
@@ -132,7 +132,7 @@ NO_SERVER = {
 def test_a_server_that_does_not_answer_is_an_error_before_training(
     tracker: str, netopt: CommandLine
 ) -> None:
-    done = netopt("train", *FAST, f"tracking={tracker}", env=NO_SERVER[tracker])
+    done = netopt.alone("train", *FAST, f"tracking={tracker}", env=NO_SERVER[tracker])
     assert done.returncode == 2
     assert f"error: tracking={tracker} cannot begin: " in done.stderr
     assert "secret" not in done.stderr and "Traceback" not in done.stderr
@@ -182,7 +182,7 @@ def leaving() -> Iterator[str]:
 
 
 def test_a_server_that_goes_away_takes_no_run_along(netopt: CommandLine, leaving: str) -> None:
-    done = netopt(
+    done = netopt.alone(
         "train", *FAST, "tracking=mlflow", "hydra.run.dir=run",
         env={"MLFLOW_TRACKING_URI": leaving},
     )  # fmt: skip
