@@ -78,6 +78,8 @@ class Modifier:
             pruning schedule is not finished before.
         variables: Further variables that the optimizer trains with the model's own, by the
             gradient of the whole loss and without weight decay: gates, scores.
+        networks: Further networks that are trained in the same step, with weight decay as the
+            model has it; `extra_loss` calls them.
         substitute: (seed) -> pairs of a trainable weight of the model and the tensor that stands
             for it in the forward pass of training. Gradients flow through the tensor to whatever
             it was made of. `seed` is as in `transform_batch`. At inference the weight itself
@@ -101,9 +103,16 @@ class Modifier:
     memory: dict[str, Any] = field(default_factory=dict)
     settles_at: float = 0.0
     variables: tuple[keras.Variable, ...] = ()
+    networks: tuple[keras.Model, ...] = ()
     substitute: Callable[[tf.Tensor], Sequence[tuple[keras.Variable, tf.Tensor]]] | None = None
     averages: tuple[tuple[keras.Variable, keras.Variable], ...] = ()
     sharpness_radius: float = 0.0
+
+    @property
+    def trained(self) -> tuple[keras.Variable, ...]:
+        """All that the optimizer trains for it."""
+        of_networks = (v for network in self.networks for v in network.trainable_variables)
+        return (*self.variables, *of_networks)
 
 
 Keep = Callable[["keras.Model"], Modifier]

@@ -135,9 +135,8 @@ class TrainingLoop:
         )
         self.total_steps = self._feed.steps * settings.epochs
         with target.strategy.scope():
-            others = [variable for modifier in modifiers for variable in modifier.variables]
-            self._optimizer = make_optimizer(settings, model, self.total_steps, others)
-        trained = [*model.trainable_variables, *others]
+            self._optimizer = make_optimizer(settings, model, self.total_steps, modifiers)
+        trained = [*model.trainable_variables, *(v for m in modifiers for v in m.trained)]
         self.trainable_params = sum(math.prod(variable.shape) for variable in trained)
         self._take_steps = compile_steps(
             model,

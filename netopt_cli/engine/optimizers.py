@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from netopt_cli.contracts import Modifier
 from netopt_cli.engine.settings import TrainSettings
 
 
@@ -66,12 +67,12 @@ def make_optimizer(
     settings: TrainSettings,
     model: keras.Model,
     total_steps: int,
-    others: Sequence[keras.Variable] = (),
+    modifiers: Sequence[Modifier] = (),
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer with its slots built; call it in the strategy's scope.
 
     Args:
-        others: Variables that it trains besides those of the model, without weight decay.
+        modifiers: What it trains for them besides the model; see `Modifier` for the weight decay.
     """
     rate = Schedule(
         settings.schedule,
@@ -94,10 +95,11 @@ def make_optimizer(
         optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
     else:
         optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
-    optimizer.exclude_from_weight_decay(
-        var_list=[*(v for v in model.trainable_variables if len(v.shape) < 2), *others]
-    )
+    trained = [*model.trainable_variables, *(v for m in modifiers for v in m.trained)]
+    undecayed = [v for m in modifiers for v in m.variables]
+    undecayed += [v for v in trained if len(v.shape) < 2]
+    optimizer.exclude_from_weight_decay(var_list=undecayed)
     if settings.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build([*model.trainable_variables, *others])
+    optimizer.build(trained)
     return optimizer

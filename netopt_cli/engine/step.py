@@ -72,7 +72,7 @@ def compile_steps(
     strategy = target.strategy
     replicas = strategy.num_replicas_in_sync
     local_replicas = replicas // target.workers
-    variables = [*model.trainable_variables, *(v for m in modifiers for v in m.variables)]
+    variables = [*model.trainable_variables, *(v for m in modifiers for v in m.trained)]
     gradients_of = _gradients(model, modifiers, optimizer, variables, replicas=replicas, seed=seed)
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
     proximals = [m.proximal for m in modifiers if m.proximal is not None]

@@ -24,7 +24,7 @@ class Mutual:
     loss of each = task + weight * mean over the others of T² KL(other || it)
 
     The network of the run is kept, whatever became of its peers: the best of several would be
-    chosen among more trainings than the control has. Peers train without weight decay.
+    chosen among more trainings than the control has.
 
     Attributes:
         peer: The arch of the peers; None is the run's own.
@@ -87,5 +87,4 @@ class Mutual:
                     loss += self.weight / len(peers) * divergence
             return loss
 
-        variables = tuple(v for peer in peers for v in peer.trainable_variables)
-        return Modifier("mutual", extra_loss=extra_loss, variables=variables)
+        return Modifier("mutual", extra_loss=extra_loss, networks=tuple(peers))

@@ -238,6 +238,26 @@ def test_decoupled_decay_spares_the_biases(data: Dataset) -> None:
     np.testing.assert_array_equal(model.trainable_variables[1].numpy(), np.ones(16))
 
 
+def test_further_networks_decay_as_the_model_does_and_variables_do_not(data: Dataset) -> None:
+    model, peer = network(), network(seed=1)
+    gate = keras.Variable(np.ones((2, 2), np.float32))
+    peer.trainable_variables[1].assign(np.ones(16))
+    before = peer.trainable_variables[0].numpy()
+    silent = Modifier(
+        "silent", task_loss_weight=0.0, variables=(gate,), networks=(peer,),
+        extra_loss=lambda step: 0.0 * (tf.reduce_sum(peer(step.x)) + tf.reduce_sum(gate.value)),
+    )  # fmt: skip
+    result = train(
+        model, data, optimizer="sgd", momentum=0.0, schedule="constant", learning_rate=0.1,
+        weight_decay=0.5, epochs=1, modifiers=[silent],
+    )  # fmt: skip
+    kernel, bias = peer.trainable_variables[:2]
+    np.testing.assert_allclose(kernel.numpy(), before * (1 - 0.1 * 0.5) ** 10, rtol=1e-4)
+    np.testing.assert_array_equal(bias.numpy(), np.ones(16))
+    np.testing.assert_array_equal(gate.numpy(), np.ones((2, 2)))
+    assert result.trainable_params == model.count_params() + peer.count_params() + 4
+
+
 def test_mixed_precision_leaves_a_float32_network(data: Dataset) -> None:
     model = network(normalize=True)
     result = train(model, data, mixed_precision="bfloat16", epochs=8)
