@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from netopt_cli.contracts import NAMED_GROUPS
-from netopt_cli.errors import ConfigError, InputError, did_you_mean
+from netopt_cli.errors import ArchError, ConfigError, InputError, did_you_mean
 
 _PACKAGES = {
     "arch": "netopt_cli.arch",
@@ -68,6 +68,7 @@ class Bound:
         Raises:
             ConfigError: When an argument without default is neither in the YAML nor in `runtime`.
             InputError: With the key in front, for a ValueError of the component.
+        ArchError: Of the arch, with its keys as they are here.
         """
         parameters = _parameters(self.target)
         given = {*self.arguments, *runtime}
@@ -84,6 +85,16 @@ class Bound:
             return self.target(**self.arguments, **runtime)
         except ValueError as error:
             raise InputError(f"{self.where}: {error}") from error
+        except ArchError as error:
+            if self.where == "arch":
+                raise
+            raise ArchError(_elsewhere(str(error), self.where)) from error
+
+
+def _elsewhere(message: str, where: str) -> str:
+    """What an arch says of its keys, where it is that of a teacher or a peer."""
+    moved = re.sub(r"\barch\.(?=\w)", f"{where}.", message)
+    return moved if where in moved else f"{where}: {moved}"
 
 
 def build(

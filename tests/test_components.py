@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from netopt_cli.components import Bound, build, check_targets, check_value, import_packages
-from netopt_cli.errors import ConfigError, InputError
+from netopt_cli.errors import ArchError, ConfigError, InputError
 
 MODULE = """
 from __future__ import annotations
@@ -166,6 +167,24 @@ def test_a_nested_component_is_checked_now_and_called_later() -> None:
         stage(teachers=[teacher, teacher | {"width": 0}])
     with pytest.raises(InputError, match=r"^opt\.prune\.teacher: too wide"):
         stage(teacher=teacher | {"width": 2000}).teacher(shape=(2,), classes=5)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere.keras", r"^opt\.prune\.teacher\.path does not exist"),
+        ("seven.keras", r"^opt\.prune\.teacher: Model 'seven' has 7 outputs, the data 5"),
+    ],
+)
+def test_a_nested_arch_speaks_of_its_own_keys(tmp_path: Path, path: str, message: str) -> None:
+    inputs = keras.Input((2,))
+    keras.Model(inputs, keras.layers.Dense(7)(inputs), name="seven").save(tmp_path / "seven.keras")
+    teacher = {
+        "_target_": "netopt_cli.arch.keras_model.build", "path": str(tmp_path / path),
+        "head": "keep",
+    }  # fmt: skip
+    with pytest.raises(ArchError, match=message):
+        stage(teacher=teacher).teacher(shape=(2,), classes=5)
 
 
 def test_partial_checks_and_waits() -> None:
