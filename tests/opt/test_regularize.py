@@ -70,6 +70,7 @@ def test_group_lasso_makes_units_zero_that_surgery_removes_for_nothing(bench: Be
 def test_units_at_zero_stay_there_in_later_training(bench: Bench) -> None:
     network = apply(Regularize(epochs=12, group_lasso=0.3), bench.fresh(), bench)
     before = zero_units(network.model)
+    assert any(zero for zero, _ in before.values())
     bench.fit(network, epochs=3)
     assert zero_units(network.model) == before
 
@@ -103,6 +104,29 @@ def test_a_proximal_step_shrinks_units_with_normalization_and_readers() -> None:
     np.testing.assert_allclose(after, before * (expected / lengths)[:, None], atol=1e-6)
     assert norm.moving_variance.numpy().all(), "statistics are no weights"
     assert zero_units(model) == {"hidden": (2, 6)}
+
+
+@pytest.fixture(scope="module")
+def plain_weights(blobs_data: Dataset) -> list[np.ndarray]:
+    bench = Bench(blobs_data)
+    return apply(Regularize(epochs=1), bench.fresh(), bench).model.get_weights()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"l1": 1e-3}, {"l2": 1e-3}, {"group_lasso": 0.1}, {"orthogonal": 0.01},
+        {"label_smoothing": 0.1}, {"confidence_penalty": 0.1}, {"focal_gamma": 2.0},
+        {"mixup": 1.0}, {"cutmix": 1.0}, {"averaging": "ema"}, {"averaging": "swa"},
+        {"sam_radius": 0.05},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_reaches_the_training(
+    option: dict, plain_weights: list[np.ndarray], bench: Bench
+) -> None:
+    changed = apply(Regularize(epochs=1, **option), bench.fresh(), bench).model.get_weights()
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(plain_weights, changed, strict=True))
 
 
 def test_orthogonal_brings_the_columns_to_right_angles(bench: Bench) -> None:
