@@ -23,13 +23,15 @@ class AdaptiveTime:
     """Gives recurrent layers adaptive computation time and trains on (Graves, 2016).
 
     loss = task + ponder_cost · (N + R), the mean over layers, samples and inputs of the steps and
-    of what the last one had left to halt with. The cells start with the weights that they have.
+    of what the last one had left to halt with. The cells start with the weights that they have, and
+    the last epoch counts: one chosen by its accuracy may be from before steps became fewer.
 
     `macs` of a file that is a loop are those of the most steps.
 
     Attributes:
         max_steps: For one input.
-        ponder_cost: Price of a step: Graves' time penalty.
+        ponder_cost: Price of a step: Graves' time penalty. Halting units are slow to learn; a step
+            less takes some hundred updates at a rate of 0.01 or more.
         loop: Whether the file is a loop that ends early. If not it always takes the most steps, but
             can be int8. Layers that give all their outputs are never loops.
         epochs: Epochs of the stage.
@@ -37,7 +39,7 @@ class AdaptiveTime:
     """
 
     max_steps: Annotated[int, Field(ge=2)] = 4
-    ponder_cost: Annotated[float, Field(ge=0)] = 0.01
+    ponder_cost: Annotated[float, Field(ge=0)] = 0.1
     loop: bool = True
     epochs: Annotated[int, Field(ge=1)] = 5
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -54,7 +56,9 @@ class AdaptiveTime:
             replace(network, model=model),
             epochs=self.epochs,
             learning_rate=self.learning_rate,
-            modifiers=[Modifier("ponder cost", extra_loss=extra_loss, taps=costs)],
+            modifiers=[
+                Modifier("ponder cost", extra_loss=extra_loss, taps=costs, settles_at=1.0),
+            ],
         )
         for layer, steps in zip(found, _steps(network.model, found, context), strict=True):
             context.note(

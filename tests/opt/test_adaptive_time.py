@@ -68,6 +68,7 @@ def test_a_dearer_step_is_taken_less_often(bench: Bench) -> None:
         return float(bench.notes[-1].split(": ")[1].split()[0])
 
     assert steps(5.0) < steps(0.0) - 0.3
+    assert all(result.kept_epoch == 10 for result in bench.results)
 
 
 def test_all_steps_laid_out_can_be_int8_and_a_loop_cannot(bench: Bench) -> None:
