@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from netopt_cli.columns import describe
 from netopt_cli.contracts import ArchBuilder, Modifier, Network, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from netopt_cli.engine.loop import Origin
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
+from netopt_cli.networks import build_network
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -76,7 +78,7 @@ class Trainings:
         data = self.data if data is None else data
         keras.utils.set_random_seed(seed)
         with self.target.strategy.scope():
-            return Network(arch(shape=data.shape, classes=data.classes))
+            return build_network(arch, data)
 
     def teacher(
         self,
@@ -272,10 +274,11 @@ class Trainer:
     ) -> keras.Model:
         model, how = self._trainings.teacher(arch, epochs, self, data)
         known = self.data if data is None else data
-        _, accuracy = Evaluator(model, known, known.validation)()
+        _, score = Evaluator(model, known, known.validation)()
+        column = describe(known.task.metric)
         self.note(
             f"teacher {model.name}: {model.count_params():,} parameters, "
-            f"validation accuracy {accuracy:.2%}{', ' if how else ''}{how}"
+            f"validation {column.title} {column.text(score)}{', ' if how else ''}{how}"
         )
         return model
 
@@ -288,8 +291,8 @@ class Trainer:
         return self._trainings.rewound(epochs, self)
 
     def evaluate(self, model: keras.Model) -> float:
-        _, accuracy = Evaluator(model, self.data, self.data.validation)()
-        return accuracy
+        _, score = Evaluator(model, self.data, self.data.validation)()
+        return self.data.task.rank(score)
 
     def note(self, message: str) -> None:
         self._trainings.reporter.say(f"  {message}")

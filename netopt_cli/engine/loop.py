@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NoReturn
@@ -42,9 +42,13 @@ done by another run."""
 class _Best:
     """The weights to end with, on the host; before the first offer, the initial ones."""
 
-    def __init__(self, model: keras.Model, *, always_last: bool) -> None:
+    def __init__(
+        self, model: keras.Model, *, always_last: bool, rank: Callable[[float], float]
+    ) -> None:
+        """Args: rank: The score, or what is the higher the better instead."""
         self._model = model
         self._always_last = always_last
+        self._rank = rank
         self.weights = model.get_weights()
         self._key = (-math.inf, -math.inf)
         self.best_epoch = 0
@@ -52,8 +56,9 @@ class _Best:
         self.val_accuracy = math.nan
 
     def offer(self, row: Epoch) -> None:
-        """Takes the model's weights when the epoch is better: accuracy first, then the loss."""
-        key = (row.val_accuracy, -row.val_loss)
+        """Takes the model's weights when the epoch is better: the score first, then the loss."""
+        rank = self._rank(row.val_accuracy)
+        key = (-math.inf if math.isnan(rank) else rank, -row.val_loss)
         if key > self._key:
             self._key = key
             self.best_epoch = row.epoch
@@ -156,7 +161,7 @@ class TrainingLoop:
             often = max(1, self.total_steps // HOST_CALLS)
             self._steps_per_call = min(self._steps_per_call, often)
         self.history: list[Epoch] = []
-        self.best = _Best(model, always_last=not settings.best_weights)
+        self.best = _Best(model, always_last=not settings.best_weights, rank=data.task.rank)
         self.origin: Origin = "trained"
         self._cursor = _Cursor()
         self._first_loss = math.inf
@@ -252,7 +257,8 @@ class TrainingLoop:
             if interruption.is_asked:
                 raise KeyboardInterrupt
         mean_loss = cursor.loss_sum / steps
-        if mean_loss > DIVERGED_TIMES * max(self._first_loss, math.log(self._data.classes)):
+        guessing = self._data.task.guessing_loss(self._data.classes)
+        if mean_loss > DIVERGED_TIMES * max(self._first_loss, guessing):
             self._diverged(f"the loss grew to {mean_loss:g}", first + steps, number)
         if first + steps == self.total_steps:
             self._tell_modifiers(self.total_steps)
