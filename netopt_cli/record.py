@@ -19,7 +19,6 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +187,11 @@ class Record:
         known = next((row for row in self._history_before if _is_of(row, epoch)), None)
         if known is not None:
             self._history_before.remove(known)
-        header = [field.name for field in fields(Epoch)]
-        rows = [{k: _rounded(v) for k, v in asdict(e).items()} for e in self._history]
-        write_text(self.folder / "history.csv", _csv(header, [*rows, *self._history_before]))
+        rows = [{k: _rounded(v) for k, v in e.columns().items()} for e in self._history]
+        rows += self._history_before
+        # Trainings on other data may have another metric than those before them.
+        header = list(dict.fromkeys(name for row in rows for name in row if name))
+        write_text(self.folder / "history.csv", _csv(header, rows))
         if known is None:
             self._trackers.epoch(epoch)
 

@@ -16,6 +16,7 @@ from netopt_cli.engine.loop import Origin
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
+from netopt_cli.metrics import ACCURACY
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -317,10 +318,11 @@ class _Recording:
 
 
 def _summary(result: FitResult) -> dict[str, float | int | str]:
+    metric = result.epochs[-1].metric if result.epochs else ACCURACY
     return {
         "epochs_run": len(result.epochs),
         "kept_epoch": result.kept_epoch,
-        "val_accuracy": result.val_accuracy,
+        f"val_{metric}": result.val_score,
         "seconds": round(result.seconds, 3),
         "origin": result.origin,
     }

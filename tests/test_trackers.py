@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,18 @@ def test_a_run_that_a_tracker_does_not_find_again_is_said() -> None:
     trackers.begin(RUN, {"a": {"id": "old"}})
     assert trackers.facts == {"a": {"id": "new"}}
     assert "old" in said[0]
+
+
+def test_a_history_calls_scores_by_their_metric(tmp_path: Path) -> None:
+    record = record_in(tmp_path)
+    record.add_epoch(epoch("baseline", 1))
+    header = (tmp_path / "history.csv").read_text().splitlines()[0]
+    assert header == (
+        "stage,epoch,epochs,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,"
+        "images_per_second"
+    )
+    record.add_epoch(replace(epoch("prune", 1), metric="ndcg_at_10", score=math.nan))
+    first, second = csv.DictReader((tmp_path / "history.csv").open())
+    assert (first["val_accuracy"], first["val_ndcg_at_10"]) == ("0.7", "")
+    assert (second["val_accuracy"], second["val_ndcg_at_10"]) == ("", "0.7")
+    assert second["ndcg_at_10"] == ""

@@ -25,6 +25,7 @@ from netopt_cli.engine.replicas import average_statistics, values_of_chief
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.step import compile_steps
 from netopt_cli.errors import DivergedError
+from netopt_cli.metrics import metric_named
 from netopt_cli.observer import Epoch, Observer
 
 DIVERGED_TIMES = 20.0
@@ -49,18 +50,18 @@ class _Best:
         self._key = (-math.inf, -math.inf)
         self.best_epoch = 0
         self.kept_epoch = 0
-        self.val_accuracy = math.nan
+        self.val_score = math.nan
 
     def offer(self, row: Epoch) -> None:
-        """Takes the model's weights when the epoch is better: accuracy first, then the loss."""
-        key = (row.val_accuracy, -row.val_loss)
+        """Takes the model's weights when the epoch is better: its score first, then the loss."""
+        key = (metric_named(row.metric).goodness(row.val_score), -row.val_loss)
         if key > self._key:
             self._key = key
             self.best_epoch = row.epoch
         if self.best_epoch == row.epoch or self._always_last:
             self.weights = self._model.get_weights()
             self.kept_epoch = row.epoch
-            self.val_accuracy = row.val_accuracy
+            self.val_score = row.val_score
 
     def restore(self) -> None:
         self._model.set_weights(self.weights)
@@ -70,7 +71,7 @@ class _Best:
             "key": self._key,
             "best_epoch": self.best_epoch,
             "kept_epoch": self.kept_epoch,
-            "val_accuracy": self.val_accuracy,
+            "val_score": self.val_score,
         }
 
     def set_state(self, state: dict[str, Any], weights: list[np.ndarray]) -> None:
@@ -78,7 +79,7 @@ class _Best:
         self._key = tuple(state["key"])
         self.best_epoch = state["best_epoch"]
         self.kept_epoch = state["kept_epoch"]
-        self.val_accuracy = state["val_accuracy"]
+        self.val_score = state["val_score"]
 
 
 @dataclass
@@ -288,9 +289,9 @@ class TrainingLoop:
             epoch=number + 1,
             epochs=self._settings.epochs,
             loss=cursor.loss_sum / steps,
-            accuracy=cursor.accuracy_sum / steps,
+            score=cursor.accuracy_sum / steps,
             val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_score=val_accuracy,
             learning_rate=cursor.learning_rate,
             seconds=cursor.seconds + time.perf_counter() - started,
             images_per_second=steps * self._feed.batch_size / cursor.seconds,
