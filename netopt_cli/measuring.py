@@ -18,6 +18,7 @@ from netopt_cli.measure.measurement import Measurement, export_network, measure
 from netopt_cli.measure.robustness import RobustnessProbe
 from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
+from netopt_cli.metrics import ACCURACY
 from netopt_cli.side_effects import names_and_draws_kept
 from netopt_cli.tables import Row
 from netopt_cli.trainings import Trainer, Trainings
@@ -54,6 +55,7 @@ class Measuring:
         Workers that are not the chief keep their model, and a row without figures.
         """
         row: Row = {"stage": stage, "role": role, "seed": self._seed, "control": control}
+        row["metric"] = ACCURACY
         recorded = self._record.row_of(stage, role)
         if recorded is not None:
             return recorded

@@ -7,7 +7,7 @@ the task beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,11 @@ class Metric:
     def amount(self, value: float, sign: str = "") -> str:
         """A change for a person: points of a fraction."""
         return f"{self.bare(value, sign)} points" if self.is_fraction else self.bare(value, sign)
+
+    @property
+    def heading(self) -> str:
+        """The title at the beginning of a sentence."""
+        return self.title[:1].upper() + self.title[1:]
 
     @property
     def of_changes(self) -> str:
@@ -140,6 +145,16 @@ def find(name: str) -> Metric | None:
     return replace(of_all, title=f"{of_all.title}@{cut[2]}")
 
 
+def find_title(word: str) -> str | None:
+    """The name of the metric that a person has written, by its name or its title."""
+    if is_metric(word):
+        return word
+    title, _, k = word.partition("@")
+    name = next((name for name, metric in KNOWN.items() if metric.title == title), "")
+    name = f"{name}_at_{k}" if k else name
+    return name if is_metric(name) else None
+
+
 def metric_named(name: str) -> Metric:
     """The metric of that name.
 
@@ -172,3 +187,13 @@ def metric_of(rows: Iterable[Mapping[str, Any]]) -> str:
     if len(names) > 1:
         raise RecordError(f"the rows of a run must have one metric. Received: {', '.join(names)}")
     return next(iter(names), ACCURACY)
+
+
+def metrics_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the metrics that rows of a run have figures of, the one that counts first.
+
+    Raises:
+        RecordError: See `metric_of`.
+    """
+    names = [name for row in rows for name, value in row.items() if value is not None]
+    return list(dict.fromkeys([metric_of(rows), *filter(is_metric, names)]))

@@ -8,6 +8,7 @@ def row(stage: str, role: str, seed: int, accuracy: float, control: str | None) 
     return figures | {
         "stage": stage, "role": role, "seed": seed, "accuracy": accuracy, "loss": 1 - accuracy,
         "sparsity": 0.8 if role == "stage" else 0.0, "control": control, "macs": None,
+        "metric": "accuracy",
         "size_packed_bytes": 200 if role == "stage" else 1000,
     }  # fmt: skip
 

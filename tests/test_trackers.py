@@ -65,7 +65,13 @@ def epoch(stage: str, number: int) -> Epoch:
 
 def row(stage: str) -> dict[str, Any]:
     figures = dict.fromkeys(COLUMNS, 1)
-    return figures | {"stage": stage, "role": "stage", "control": None, "trained_by": ""}
+    return figures | {
+        "stage": stage,
+        "role": "stage",
+        "control": None,
+        "trained_by": "",
+        "metric": "accuracy",
+    }
 
 
 def record_in(folder: Path, *trackers: Listener, said: list[str] | None = None) -> Record:
