@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netopt_cli.columns import number
+from netopt_cli.errors import RecordError
 from netopt_cli.metrics import metric_of
 from netopt_cli.records import Row, StoredRun, expand, last_row
 from netopt_cli.tables import row_name
@@ -43,8 +44,15 @@ class Group:
 
     @cached_property
     def metric(self) -> str:
-        """The name of the metric that counts."""
-        return metric_of(row for run in self.runs.values() for row in run.rows)
+        """The name of the metric that counts.
+
+        Raises:
+            RecordError: See `metric_of`.
+        """
+        try:
+            return metric_of(row for run in self.runs.values() for row in run.rows)
+        except RecordError as error:
+            raise RecordError(f"{self.name}: {error}") from error
 
     @property
     def protocol(self) -> str:

@@ -81,7 +81,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq,
     ">": operator.gt, "<": operator.lt, "=": operator.eq,
 }  # fmt: skip
-_CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|==|>|<|=)\s*(.*?)\s*")
+_CONDITION = re.compile(r"\s*([\w@]+)\s*(>=|<=|!=|==|>|<|=)\s*(.*?)\s*")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,14 @@ def row(stage: str, role: str, seed: int, accuracy: float, control: str | None) 
     }  # fmt: skip
 
 
+def errors(seed: int, *, gain: float = 0.0) -> list[Row]:
+    """A run of prune on numbers: an RMSE, and so much of it less than its control's."""
+    found = rows(seed, gain=gain)
+    for each in found:
+        each |= {"metric": "rmse", "rmse": 10 * (1 - each.pop("accuracy"))}
+    return found
+
+
 def rows(seed: int, *, gain: float = 0.0) -> list[Row]:
     """A run of prune: its stage is as accurate as its control but for `gain` and a little noise."""
     noise = 0.001 * (seed % 3)

@@ -206,3 +206,13 @@ def test_a_history_calls_scores_by_their_metric(tmp_path: Path) -> None:
     assert (first["val_accuracy"], first["val_ndcg_at_10"]) == ("0.7", "")
     assert (second["val_accuracy"], second["val_ndcg_at_10"]) == ("", "0.7")
     assert second["ndcg_at_10"] == ""
+
+
+def test_metrics_csv_of_another_task(tmp_path: Path) -> None:
+    record = record_in(tmp_path)
+    figures = row("baseline") | {"metric": "rmse", "rmse": 4.123456789, "mae": 3}
+    del figures["accuracy"]
+    record.add_row(figures)
+    (found,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert (found["rmse"], found["mae"], found["metric"]) == ("4.123457", "3", "rmse")
+    assert "accuracy" not in found and "RMSE" in (tmp_path / "metrics.md").read_text()
