@@ -2,7 +2,7 @@
 
     {
       "format": 1,
-      "made_of": {"run": …, "seeds": […], …},
+      "made_of": {"run": …, "seeds": […], "metric": "accuracy", …},
       "reference": "baseline",         the row whose latency the others' is divided by
       "false_alarm": 0.005,            how often a figure that has not changed may fail by chance
       "rules": {"accuracy": {"direction": "higher", "absolute": 0.003, "spread": true}, …},
@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.files import write_text
+from netopt_cli.metrics import ACCURACY
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -74,7 +75,8 @@ class BaselineRow(_Part):
 
 
 class MadeOf(_Part):
-    """Where the figures come from; `fingerprint` is that of the data, empty for any data."""
+    """Where the figures come from; `fingerprint` is that of the data, empty for any data; `metric`
+    is the column that counts, and `protocol` how it was taken, where there are several ways."""
 
     run: str
     command: str
@@ -84,6 +86,8 @@ class MadeOf(_Part):
     fingerprint: str
     git_commit: str
     processor: str
+    metric: str = ACCURACY
+    protocol: str = ""
 
 
 class Baseline(_Part):

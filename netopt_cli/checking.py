@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netopt_cli.baseline_file import Baseline, BaselineRow, Figure, Ignore, MadeOf, Rule
-from netopt_cli.columns import LATENCY_RATIO, METRICS, describe
+from netopt_cli.columns import COSTS, LATENCY_RATIO, describe, figure_columns
+from netopt_cli.errors import InputError
+from netopt_cli.metrics import ACCURACY, Metric, metric_named
 from netopt_cli.run_groups import Group, Skipped
 from netopt_cli.statistics import FEWEST, summary, t_quantile
 
-NOTABLE_DROP = 0.01
-"""The drop of accuracy that a check ought to see; one that cannot says so."""
-
-_FRACTIONS = ("accuracy", "sparsity")
+NOTABLE_LOSS = 0.01
+"""What a check ought to see the metric lose; one that cannot says so. A point of a fraction, and
+that part of a plain number."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,21 @@ class Check:
     message: str = ""
 
 
-def default_rules(seeds: int) -> dict[str, Rule | Ignore]:
+def default_rules(
+    seeds: int, metric: str = ACCURACY, columns: Sequence[str] = (ACCURACY, *COSTS)
+) -> dict[str, Rule | Ignore]:
     """The rules that a new baseline gets.
 
     What is counted is exact unless the seeds differ in it; what is packed depends on the trained
     weights; latency is a ratio to a row of the same run, and the clock of a shared machine allows
     no less than a quarter. Without a spread, one point of accuracy is allowed.
+
+    Args:
+        metric: The column that counts; others of the task are not checked.
+        columns: All columns of figures.
     """
-    has_spread = seeds >= FEWEST
-    accuracy = Rule(direction="higher", absolute=0.003, spread=True)
     checked = {
-        "accuracy": accuracy if has_spread else Rule(direction="higher", absolute=NOTABLE_DROP),
+        metric: _metric_rule(metric_named(metric), has_spread=seeds >= FEWEST),
         "params": Rule(direction="lower"),
         "macs": Rule(direction="lower"),
         "size_bytes": Rule(direction="lower"),
@@ -66,7 +71,17 @@ def default_rules(seeds: int) -> dict[str, Rule | Ignore]:
         LATENCY_RATIO: Rule(direction="lower", relative=0.25),
         "peak_memory_bytes": Rule(direction="lower", relative=0.25, spread=True),
     }
-    return {name: checked.get(name, "ignore") for name in (*METRICS, LATENCY_RATIO)}
+    return {name: checked.get(name, "ignore") for name in (*columns, LATENCY_RATIO)}
+
+
+def _metric_rule(metric: Metric, *, has_spread: bool) -> Rule:
+    allowed = 0.003 if has_spread else NOTABLE_LOSS
+    return Rule(
+        direction="higher" if metric.higher_is_better else "lower",
+        absolute=allowed if metric.is_fraction else None,
+        relative=None if metric.is_fraction else allowed,
+        spread=True if has_spread else None,
+    )
 
 
 def baseline_of(group: Group, previous: Baseline | None = None) -> Baseline:
@@ -86,12 +101,17 @@ def baseline_of(group: Group, previous: Baseline | None = None) -> Baseline:
         fingerprint=run.fingerprint,
         git_commit=str(git.get("commit", "")),
         processor=str(environment.get("processor", "")),
+        metric=group.metric,
+        protocol=group.protocol,
     )
-    rules = default_rules(len(group.runs))
+    columns = figure_columns(list(group.rows.values()))
+    rules = default_rules(len(group.runs), group.metric, columns)
     reference, false_alarm = "baseline", Baseline.model_fields["false_alarm"].default
     of_rows: dict[str, dict[str, Rule | Ignore] | Ignore] = {}
     if previous is not None:
-        untouched = default_rules(len(previous.made_of.seeds))
+        untouched = default_rules(
+            len(previous.made_of.seeds), previous.made_of.metric, list(previous.rules)
+        )
         rules |= {k: rule for k, rule in previous.rules.items() if rule != untouched.get(k)}
         of_rows = {name: row.rules for name, row in previous.rows.items()}
         reference, false_alarm = previous.reference, previous.false_alarm
@@ -102,7 +122,7 @@ def baseline_of(group: Group, previous: Baseline | None = None) -> Baseline:
             rules=of_rows.get(name, "ignore" if row["role"] == "control" else {}),
             figures={
                 column: _figure(values)
-                for column in (*METRICS, LATENCY_RATIO)
+                for column in (*columns, LATENCY_RATIO)
                 if (values := _values(group, name, column, reference))
             },
         )
@@ -114,10 +134,15 @@ def baseline_of(group: Group, previous: Baseline | None = None) -> Baseline:
 
 
 def check(groups: Sequence[Group], skipped: Sequence[Skipped], baseline: Baseline) -> list[Check]:
-    """Checks a run, of one group or none, against a baseline."""
+    """Checks a run, of one group or none, against a baseline.
+
+    Raises:
+        InputError: The run has another metric, or its figures were taken in another way.
+    """
     found = [_failed(each.name, "status", each.reason) for each in skipped]
     for group in groups:
         made_of = baseline.made_of
+        _require_comparable(group, made_of)
         if made_of.fingerprint and made_of.fingerprint != group.any.fingerprint:
             reason = f"the data are not those of the baseline ({made_of.data})"
             found.append(_failed(group.name, "data", reason))
@@ -134,6 +159,20 @@ def check(groups: Sequence[Group], skipped: Sequence[Skipped], baseline: Baselin
     return found
 
 
+def _require_comparable(group: Group, made_of: MadeOf) -> None:
+    if group.metric != made_of.metric:
+        raise InputError(
+            "a run is checked by the metric of its baseline. "
+            f"Received: {group.name} by {group.metric}, the baseline by {made_of.metric}"
+        )
+    if group.protocol != made_of.protocol:
+        raise InputError(
+            "figures of different evaluation protocols are not compared. Received: "
+            f"{group.name} by '{group.protocol or 'default'}', "
+            f"the baseline by '{made_of.protocol or 'default'}'"
+        )
+
+
 def tolerance(rule: Rule, figure: Figure, seeds: int, false_alarm: float) -> float:
     """How far the mean of `seeds` new values may be from the baseline's, in the column's unit."""
     by_spread = 0.0
@@ -145,17 +184,20 @@ def tolerance(rule: Rule, figure: Figure, seeds: int, false_alarm: float) -> flo
 
 
 def doubts(baseline: Baseline, seeds: int) -> list[str]:
-    """Where the seeds differ so much that a drop of a point would not be seen."""
+    """Where the seeds differ so much that a loss of a point would not be seen."""
     found = []
+    column = baseline.made_of.metric
+    metric = metric_named(column)
     for name, row in baseline.rows.items():
-        rule, figure = baseline.rule(name, "accuracy"), row.figures.get("accuracy")
+        rule, figure = baseline.rule(name, column), row.figures.get(column)
         if rule is None or figure is None:
             continue
         allowed = tolerance(rule, figure, seeds, baseline.false_alarm)
-        if allowed > NOTABLE_DROP:
+        if allowed > NOTABLE_LOSS * (1 if metric.is_fraction else abs(figure.mean)):
             found.append(
-                f"{name}: accuracy may fall by {100 * allowed:.2f} points, for so much its seeds "
-                "differ. More seeds, or a rule with 'absolute' and no 'spread', see smaller drops."
+                f"{name}: {metric.title} may {'fall' if metric.higher_is_better else 'rise'} by "
+                f"{metric.amount(allowed)}, for so much its seeds differ. More seeds, or a rule "
+                "with 'absolute' and no 'spread', see smaller changes."
             )
     return found
 
@@ -223,6 +265,6 @@ def _figure_text(column: str, figure: Figure) -> str:
 
 def _amount(column: str, amount: float, mean: float, sign: str) -> str:
     """A change for a person: points of a fraction, per cent of anything else."""
-    if column in _FRACTIONS:
+    if describe(column).is_fraction:
         return f"{100 * amount:{sign}.2f} points"
     return f"{100 * amount / abs(mean):{sign}.2f} %" if mean else f"{amount:{sign}.4g}"

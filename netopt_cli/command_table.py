@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "netopt_cli.commands.compare",
-        "Compare runs: accuracy over seeds, cost, Pareto front, configs.",
+        "Compare runs: scores over seeds, cost, Pareto front, configs.",
     ),
     "check": Command(
         "netopt_cli.commands.check",

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netopt_cli.columns import METRICS, describe
-from netopt_cli.errors import RecordError, did_you_mean
+from netopt_cli.columns import describe, figure_columns
+from netopt_cli.errors import InputError, RecordError, did_you_mean
+from netopt_cli.metrics import metric_named
 from netopt_cli.run_groups import Group
 from netopt_cli.statistics import (
     PAIRED_TEST,
@@ -41,8 +42,8 @@ class Line:
         row: The stage's row, as `prune` or `prune control`.
         role: Its role.
         figures: By column; without those that a seed has no value of.
-        differences: To the row of the first group, for accuracy and the cost.
-        on_front: Whether no other line is as good in accuracy and cost and better in one.
+        differences: To the row of the first group, for the metric and the cost.
+        on_front: Whether no other line is as good in metric and cost and better in one.
     """
 
     group: Group
@@ -52,16 +53,22 @@ class Line:
     differences: dict[str, Difference]
     on_front: bool = False
 
+    @property
+    def metric(self) -> str:
+        """The name of the metric that counts, the same for all lines of a comparison."""
+        return self.group.metric
+
 
 def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
     """The lines of a comparison.
 
     Args:
         stage: `last`, `all`, or the name of a row; groups that lack it have no line.
-        cost: The column of the Pareto front beside accuracy.
+        cost: The column of the Pareto front beside the metric.
 
     Raises:
         RecordError: No group has that stage, with the nearest one.
+        InputError: Their figures must not be compared, see `require_comparable`.
     """
     chosen = [(group, row) for group in groups for row in _rows(group, stage)]
     if not chosen:
@@ -69,6 +76,7 @@ def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
         raise RecordError(
             f"no run has a stage '{stage}'.{did_you_mean(stage, {'last', 'all', *known})}"
         )
+    require_comparable([group for group, _ in chosen])
     first = chosen[0][0]
     found = []
     for group, row in chosen:
@@ -80,11 +88,32 @@ def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
                 row,
                 group.rows[row]["role"],
                 _figures(group, row),
-                _differences(group, row, first, other, ("accuracy", cost)) if compared else {},
+                _differences(group, row, first, other, (group.metric, cost)) if compared else {},
             )
         )
     _mark_front(found, cost)
     return found
+
+
+def require_comparable(groups: Sequence[Group]) -> None:
+    """Refuses figures of different metrics, or of one that was taken in different ways.
+
+    Raises:
+        InputError: Which two differ, and in what.
+    """
+    first = groups[0]
+    for group in groups:
+        if group.metric != first.metric:
+            raise InputError(
+                "runs are compared by one metric. "
+                f"Received: {first.name} by {first.metric}, {group.name} by {group.metric}"
+            )
+        if group.protocol != first.protocol:
+            raise InputError(
+                f"figures of different evaluation protocols are not compared. Received: "
+                f"{first.name} by '{first.protocol or 'default'}', "
+                f"{group.name} by '{group.protocol or 'default'}'"
+            )
 
 
 def _rows(group: Group, stage: str) -> list[str]:
@@ -97,7 +126,7 @@ def _rows(group: Group, stage: str) -> list[str]:
 
 def _figures(group: Group, row: str) -> dict[str, Summary]:
     found = {}
-    for column in METRICS:
+    for column in figure_columns([group.rows[row]]):
         values = group.values(row, column)
         if len(values) == len(group.runs):
             found[column] = summary(list(values.values()))
@@ -126,13 +155,14 @@ def _differences(
 def _mark_front(lines: Sequence[Line], cost: str) -> None:
     """Marks the lines that no other one dominates, by their means."""
     points = [
-        (line, line.figures["accuracy"].mean, line.figures[cost].mean)
+        (line, metric_named(line.metric).goodness(line.figures[line.metric].mean),
+         line.figures[cost].mean)
         for line in lines
-        if "accuracy" in line.figures and cost in line.figures
-    ]
-    for line, accuracy, price in points:
+        if {line.metric, cost} <= line.figures.keys()
+    ]  # fmt: skip
+    for line, good, price in points:
         line.on_front = not any(
-            a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in points
+            g >= good and p <= price and (g > good or p < price) for _, g, p in points
         )
 
 

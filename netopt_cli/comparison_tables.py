@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from netopt_cli import text_table
-from netopt_cli.columns import METRICS, describe, figure_text
+from netopt_cli.columns import describe, figure_columns, figure_text
 from netopt_cli.comparing import Difference, Line
+from netopt_cli.metrics import metric_named
 from netopt_cli.statistics import ALPHA, FEWEST
 from netopt_cli.text_table import spans
 
@@ -18,13 +19,14 @@ DISPENSABLE = ("params", "MACs", "packed", "latency", "p", "file", "95 % interva
 
 def columns(lines: Sequence[Line], cost: str) -> dict[str, list[str]]:
     """The texts of the main table by column; the lines are numbered from 1."""
+    metric = lines[0].metric
     texts = {
         "#": [str(number) for number in range(1, len(lines) + 1)],
         "run": [line.group.name for line in lines],
         "stage": [line.row for line in lines],
         "seeds": [spans(list(line.group.runs)) for line in lines],
-        "accuracy": [figure_text("accuracy", line.figures.get("accuracy")) for line in lines],
-        "change": [_points(line) for line in lines],
+        describe(metric).title: [figure_text(metric, line.figures.get(metric)) for line in lines],
+        "change": [_change(line) for line in lines],
         "95 % interval": [_interval(line) for line in lines],
         "p": [_p(line) for line in lines],
         "verdict": [_verdict(line) for line in lines],
@@ -42,18 +44,20 @@ def footnotes(lines: Sequence[Line], cost: str) -> list[str]:
     """What a reader must know of the main table."""
     notes = []
     tests: dict[str, list[int]] = {}
-    compared = [(n, line.differences) for n, line in enumerate(lines, 1) if line.differences]
-    for number, differences in compared:
-        if "accuracy" in differences and differences["accuracy"].by.verdict is not None:
-            tests.setdefault(differences["accuracy"].test, []).append(number)
+    metric = metric_named(lines[0].metric)
+    compared = [(n, line) for n, line in enumerate(lines, 1) if line.differences]
+    for number, line in compared:
+        found = _of_metric(line)
+        if found and found.by.verdict is not None:
+            tests.setdefault(found.test, []).append(number)
     if compared:
-        notes.append(f"change: points of accuracy against {lines[0].group.name}.")
+        notes.append(f"change: {metric.of_changes} against {lines[0].group.name}.")
     for test, numbers in tests.items():
         notes.append(f"verdict of {spans(numbers)}: {test}, alpha {ALPHA}.")
-    if any("accuracy" in each and each["accuracy"].by.verdict is None for _, each in compared):
+    if any((found := _of_metric(line)) and found.by.verdict is None for _, line in compared):
         notes.append(f"No verdict with fewer than {FEWEST} seeds on either side.")
     if any(line.on_front for line in lines):
-        notes.append(f"front *: no other line is as accurate for less {cost} (means).")
+        notes.append(f"front *: no other line is as good for less {cost} (means).")
     return notes
 
 
@@ -96,9 +100,10 @@ def as_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 def as_csv(lines: Sequence[Line], cost: str) -> str:
     header = ["run", "stage", "role", "seeds", "n", "front"]
-    for name in METRICS:
+    metric = lines[0].metric
+    for name in figure_columns([row for line in lines for row in line.group.rows.values()]):
         header += [name, f"{name}_sd"]
-        if name in ("accuracy", cost):
+        if name in (metric, cost):
             header += [f"{name}_{key}" for key in _DIFFERENCE]
     rows = [row | {"seeds": spans(row["seeds"])} for row in as_rows(lines)]
     return text_table.as_csv(rows, header)
@@ -118,25 +123,31 @@ def _flat(difference: Difference) -> dict[str, Any]:
     return dict(zip(_DIFFERENCE, values, strict=True))
 
 
-def _points(line: Line) -> str:
-    found = line.differences.get("accuracy")
-    return f"{100 * found.by.difference:+.2f}" if found else ""
+def _of_metric(line: Line) -> Difference | None:
+    """What the metric that counts differs by."""
+    return line.differences.get(line.metric)
+
+
+def _change(line: Line) -> str:
+    found = _of_metric(line)
+    return metric_named(line.metric).bare(found.by.difference, "+") if found else ""
 
 
 def _interval(line: Line) -> str:
-    found = line.differences.get("accuracy")
+    found = _of_metric(line)
     if not found or found.by.low is None or found.by.high is None:
         return ""
-    return f"{100 * found.by.low:+.2f} … {100 * found.by.high:+.2f}"
+    text = metric_named(line.metric).bare
+    return f"{text(found.by.low, '+')} … {text(found.by.high, '+')}"
 
 
 def _p(line: Line) -> str:
-    found = line.differences.get("accuracy")
+    found = _of_metric(line)
     return "" if not found or found.by.p is None else f"{found.by.p:.2g}"
 
 
 def _verdict(line: Line) -> str:
-    found = line.differences.get("accuracy")
+    found = _of_metric(line)
     return (found.by.verdict or "") if found else ""
 
 

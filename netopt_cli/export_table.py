@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from rich.table import Table
 
-from netopt_cli.tables import bytes_text, fitted, means, texts
+from netopt_cli.metrics import metric_named, metric_of
+from netopt_cli.tables import bytes_text, fitted, means, score, texts
 
 COLUMNS = (
     "stage",
@@ -25,18 +27,16 @@ COLUMNS = (
     "parity_max_abs",
     "fastest",
 )
-"""The columns of exports.csv. `fastest` is true for the file of the stage with the least median."""
+"""The columns of exports.csv, of a run that classifies. `fastest` is true for the file of the stage
+with the least median."""
 
 KEYS = ("stage", "format", "scheme")
 """What tells the rows of a run apart."""
 
 Row = dict[str, Any]
 
+
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "stage": lambda row: row["stage"],
-    "format": lambda row: row["format"],
-    "scheme": lambda row: row["scheme"],
-    "accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
     "size": lambda row: bytes_text(row["size_bytes"]),
     "gzip": lambda row: bytes_text(row["size_gzip_bytes"]),
     "latency": lambda row: f"{row['latency_ms_median']:.4f} ms",
@@ -48,6 +48,13 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 _DISPENSABLE = ("runtime", "memory", "p90", "parity", "gzip", "scheme")
 """What a narrow terminal does without, in this order."""
+
+
+def _texts(rows: list[Row]) -> dict[str, list[str]]:
+    """The columns of the table by name."""
+    name = metric_of(rows)
+    first: dict[str, Callable[[Row], str]] = {key: itemgetter(key) for key in KEYS}
+    return texts({**first, metric_named(name).title: score(name), **_COLUMNS}, rows)
 
 
 def with_fastest(rows: list[Row]) -> list[Row]:
@@ -71,7 +78,7 @@ def fastest_lines(rows: list[Row]) -> Iterator[str]:
 def terminal(rows: list[Row], width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
     return fitted(
-        texts(_COLUMNS, rows),
+        _texts(rows),
         width,
         title="exported files",
         left=("stage", "format", "scheme", "runtime", ""),
@@ -82,7 +89,7 @@ def terminal(rows: list[Row], width: int) -> Table:
 
 
 def markdown(rows: list[Row]) -> str:
-    columns = texts(_COLUMNS, rows)
+    columns = _texts(rows)
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     fastest = "\n".join(f"- {line}" for line in fastest_lines(rows))

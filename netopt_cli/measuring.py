@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from netopt_cli.columns import describe
 from netopt_cli.contracts import Network
 from netopt_cli.export.formats import FILES, Format
 from netopt_cli.export.litert import FrozenGraph
@@ -20,6 +19,7 @@ from netopt_cli.measure.measurement import Measurement, export_network, measure
 from netopt_cli.measure.robustness import RobustnessProbe
 from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
+from netopt_cli.metrics import metric_named
 from netopt_cli.side_effects import names_and_draws_kept
 from netopt_cli.tables import Row
 from netopt_cli.trainings import Trainer, Trainings
@@ -196,11 +196,11 @@ class Measuring:
         task = self._data.task
         lost = task.rank(parity["keras_score"]) - task.rank(parity["file_score"])
         if lost > NOTABLE_LOSS:
-            column = describe(task.metric)
+            metric = metric_named(task.metric)
             trainer.note(
                 f"the file does worse than the Keras network on {parity['samples']} validation "
-                f"samples: {column.title} {column.text(parity['file_score'])} after "
-                f"{column.text(parity['keras_score'])}"
+                f"samples: {metric.title} {metric.text(parity['file_score'])} after "
+                f"{metric.text(parity['keras_score'])}"
             )
 
 

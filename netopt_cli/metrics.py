@@ -7,11 +7,11 @@ the task beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netopt_cli.errors import RecordError, did_you_mean
+from netopt_cli.errors import InputError, RecordError, did_you_mean
 
 ACCURACY = "accuracy"
 """What counts where a row names no metric: the share of samples that are classified right."""
@@ -31,6 +31,33 @@ class Metric:
     title: str
     higher_is_better: bool = True
     is_fraction: bool = True
+
+    def bare(self, value: float, sign: str = "") -> str:
+        """A value for a person, without its unit; `sign` is `+` for a change."""
+        if self.is_fraction:
+            return f"{100 * value:{sign}.2f}"
+        return f"{value:{sign},.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:{sign}.4g}"
+
+    def text(self, value: float) -> str:
+        return f"{self.bare(value)} %" if self.is_fraction else self.bare(value)
+
+    def amount(self, value: float, sign: str = "") -> str:
+        """A change for a person: points of a fraction."""
+        return f"{self.bare(value, sign)} points" if self.is_fraction else self.bare(value, sign)
+
+    @property
+    def heading(self) -> str:
+        """The title at the beginning of a sentence."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
+    def of_changes(self) -> str:
+        """What a column of changes counts."""
+        return f"points of {self.title}" if self.is_fraction else f"difference of {self.title}"
+
+    def goodness(self, value: float) -> float:
+        """The more, the better."""
+        return value if self.higher_is_better else -value
 
 
 def _fraction(title: str, *, higher_is_better: bool = True) -> Metric:
@@ -118,6 +145,28 @@ def find(name: str) -> Metric | None:
     return replace(of_all, title=f"{of_all.title}@{cut[2]}")
 
 
+def find_title(word: str) -> str | None:
+    """The name of the metric that a person has written, by its name or its title."""
+    if is_metric(word):
+        return word
+    title, _, k = word.partition("@")
+    name = next((name for name, metric in KNOWN.items() if metric.title == title), "")
+    name = f"{name}_at_{k}" if k else name
+    return name if is_metric(name) else None
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        InputError: There is none, with the nearest one.
+    """
+    found = find(name)
+    if found is None:
+        raise InputError(f"unknown metric '{name}'.{did_you_mean(name, KNOWN)}")
+    return found
+
+
 def is_metric(name: str) -> bool:
     return find(name) is not None
 
@@ -128,11 +177,23 @@ def metric_of(rows: Iterable[Mapping[str, Any]]) -> str:
     Raises:
         RecordError: They name one that netopt does not know, or several.
     """
-    names = list(dict.fromkeys(row.get("metric") or ACCURACY for row in rows)) or [ACCURACY]
-    for name in names:
+    names: dict[str, None] = {}
+    for row in rows:
+        name = row.get("metric") or ACCURACY
         if not isinstance(name, str) or not is_metric(name):
             hint = did_you_mean(str(name), KNOWN)
-            raise RecordError(f"unknown metric of a run: {name!r}.{hint}")
+            raise RecordError(f"unknown metric of a run: {name!r:.80}.{hint}")
+        names[name] = None
     if len(names) > 1:
         raise RecordError(f"the rows of a run must have one metric. Received: {', '.join(names)}")
-    return names[0]
+    return next(iter(names), ACCURACY)
+
+
+def metrics_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the metrics that rows of a run have figures of, the one that counts first.
+
+    Raises:
+        RecordError: See `metric_of`.
+    """
+    names = [name for row in rows for name, value in row.items() if value is not None]
+    return list(dict.fromkeys([metric_of(rows), *filter(is_metric, names)]))

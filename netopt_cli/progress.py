@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from netopt_cli.metrics import ACCURACY
 from netopt_cli.observer import Epoch, Observer
 
 
@@ -27,11 +29,12 @@ class Reporter(Observer, Protocol):
     def say(self, message: str) -> None: ...
 
 
+_SHORT = {ACCURACY: "acc"}
 _ORIGINS = {"taken up": "goes on after", "taken over": "taken over from an earlier run:"}
 
 
 class LiveReporter:
-    """A bar with the time left, the loss and the accuracy."""
+    """A bar with the time left, the loss and the score."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -40,7 +43,8 @@ class LiveReporter:
     def say(self, message: str) -> None:
         self._console.print(message, highlight=False, markup=False)
 
-    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
+    def training_starts(self, stage: str, epochs: int, steps: int, metric: str = ACCURACY) -> None:
+        self._metric = metric
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -54,9 +58,9 @@ class LiveReporter:
         self._task = self._progress.add_task(stage, total=steps, figures="compiling")
         self._progress.start()
 
-    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+    def steps_done(self, step: int, loss: float, score: float) -> None:
         if self._progress is not None:
-            figures = f"loss {_loss(loss)}  acc {accuracy:.4f}"
+            figures = f"loss {_loss(loss)}{_score(_SHORT.get(self._metric, self._metric), score)}"
             self._progress.update(self._task, completed=step, figures=figures)
 
     def epoch_ends(self, epoch: Epoch) -> None:
@@ -83,15 +87,15 @@ class PlainReporter:
     def say(self, message: str) -> None:
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
-        self._stage, self._steps = stage, steps
+    def training_starts(self, stage: str, epochs: int, steps: int, metric: str = ACCURACY) -> None:
+        self._stage, self._steps, self._metric = stage, steps, metric
         self._told = time.monotonic()
 
-    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+    def steps_done(self, step: int, loss: float, score: float) -> None:
         if time.monotonic() - self._told >= self._every_seconds:
             self.say(
-                f"{self._stage}  step {step}/{self._steps}  loss {_loss(loss)}  "
-                f"accuracy {accuracy:.4f}"
+                f"{self._stage}  step {step}/{self._steps}  loss {_loss(loss)}"
+                f"{_score(self._metric, score)}"
             )
             self._told = time.monotonic()
 
@@ -112,10 +116,10 @@ class SilentReporter:
     def say(self, message: str) -> None:
         pass
 
-    def training_starts(self, stage: str, epochs: int, steps: int) -> None:
+    def training_starts(self, stage: str, epochs: int, steps: int, metric: str = ACCURACY) -> None:
         pass
 
-    def steps_done(self, step: int, loss: float, accuracy: float) -> None:
+    def steps_done(self, step: int, loss: float, score: float) -> None:
         pass
 
     def epoch_ends(self, epoch: Epoch) -> None:
@@ -167,26 +171,32 @@ def reporter_for(console: Console, *, quiet: bool, log: Path) -> Reporter:
 
 def _line(epoch: Epoch) -> str:
     return (
-        f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}  "
-        f"accuracy {epoch.accuracy:.4f}  val_loss {_loss(epoch.val_loss)}  "
-        f"val_accuracy {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s  "
+        f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}"
+        f"{_score(epoch.metric, epoch.score)}  val_loss {_loss(epoch.val_loss)}"
+        f"{_score(f'val_{epoch.metric}', epoch.val_score)}  {epoch.seconds:.1f} s  "
         f"{epoch.images_per_second:,.0f} images/s"
     )
 
 
 def _short_line(epoch: Epoch) -> str:
     return (
-        f"{epoch.stage} {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}  "
-        f"accuracy {epoch.accuracy:.4f}  val {epoch.val_accuracy:.4f}  {epoch.seconds:.1f} s"
+        f"{epoch.stage} {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}"
+        f"{_score(epoch.metric, epoch.score)}{_score('val', epoch.val_score)}  "
+        f"{epoch.seconds:.1f} s"
     )
 
 
 def _taken_up(epochs: Sequence[Epoch], origin: str) -> str:
     last = epochs[-1]
     return (
-        f"{last.stage}  {_ORIGINS[origin]} epoch {last.epoch}/{last.epochs}  "
-        f"val_accuracy {last.val_accuracy:.4f}"
+        f"{last.stage}  {_ORIGINS[origin]} epoch {last.epoch}/{last.epochs}"
+        f"{_score(f'val_{last.metric}', last.val_score)}"
     )
+
+
+def _score(name: str, value: float) -> str:
+    """Nothing where a training has no score."""
+    return "" if math.isnan(value) else f"  {name} {_loss(value)}"
 
 
 def _loss(value: float) -> str:

@@ -18,8 +18,7 @@ import csv
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ from netopt_cli.files import (
 )
 from netopt_cli.observer import Epoch
 from netopt_cli.run_dir import RECORD
-from netopt_cli.tables import COLUMNS, markdown
+from netopt_cli.tables import COLUMNS, header, markdown
 from netopt_cli.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -188,17 +187,18 @@ class Record:
         known = next((row for row in self._history_before if _is_of(row, epoch)), None)
         if known is not None:
             self._history_before.remove(known)
-        header = [field.name for field in fields(Epoch)]
-        rows = [{k: _rounded(v) for k, v in asdict(e).items()} for e in self._history]
-        write_text(self.folder / "history.csv", _csv(header, [*rows, *self._history_before]))
+        rows = [{k: _rounded(v) for k, v in e.columns().items()} for e in self._history]
+        rows += self._history_before
+        # Trainings on other data may have another metric than those before them.
+        columns = list(dict.fromkeys(name for row in rows for name in row if name))
+        write_text(self.folder / "history.csv", _csv(columns, rows))
         if known is None:
             self._trackers.epoch(epoch)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Adds a row to the metrics tables."""
         self._rows.append(row)
-        rows = [{k: _rounded(v) for k, v in each.items()} for each in self._rows]
-        write_text(self.folder / "metrics.csv", _csv(list(COLUMNS), rows))
+        self._write_csv("metrics.csv", COLUMNS, self._rows)
         write_text(self.folder / "metrics.md", markdown(self._rows))
         self._write_json()
         self._trackers.row(row)
@@ -206,8 +206,7 @@ class Record:
     def add_exports(self, rows: list[dict[str, Any]]) -> None:
         """Adds the files of one stage to the tables of exports."""
         self._exports += export_table.with_fastest(rows)
-        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exports]
-        write_text(self.folder / "exports.csv", _csv(list(export_table.COLUMNS), rounded))
+        self._write_csv("exports.csv", export_table.COLUMNS, self._exports)
         write_text(self.folder / "exports.md", export_table.markdown(self._exports))
         self._write_json()
 
@@ -215,8 +214,7 @@ class Record:
         """Adds the ways through one network with early exits to the tables of exits."""
         self._exits += rows
         self._facts["exits"] = self._exits
-        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._exits]
-        write_text(self.folder / "exits.csv", _csv(list(exit_table.COLUMNS), rounded))
+        self._write_csv("exits.csv", exit_table.COLUMNS, self._exits)
         write_text(self.folder / "exits.md", exit_table.markdown(self._exits))
         self._write_json()
 
@@ -224,8 +222,7 @@ class Record:
         """Adds the robustness of one network to its tables."""
         self._robustness.append(row)
         self._facts["robustness"] = self._robustness
-        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._robustness]
-        write_text(self.folder / "robustness.csv", _csv(list(robustness_table.COLUMNS), rounded))
+        self._write_csv("robustness.csv", robustness_table.COLUMNS, self._robustness)
         write_text(self.folder / "robustness.md", robustness_table.markdown(self._robustness))
         self._write_json()
 
@@ -237,8 +234,7 @@ class Record:
         """
         self._responses += rows
         self._facts["responses"] = self._responses
-        rounded = [{k: _rounded(v) for k, v in each.items()} for each in self._responses]
-        write_text(self.folder / "sensitivity.csv", _csv(list(response_table.COLUMNS), rounded))
+        self._write_csv("sensitivity.csv", response_table.COLUMNS, self._responses)
         write_text(self.folder / "sensitivity.md", response_table.markdown(self._responses, uncut))
         self._write_json()
 
@@ -280,6 +276,13 @@ class Record:
         tables = [path for path in self.folder.iterdir() if path.suffix in _TOLD_AT_THE_END]
         models = [path for path in self.folder.glob("[0-9]*-*/**/*") if path.is_file()]
         return sorted(tables), sorted(models)
+
+    def _write_csv(
+        self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Writes a table, with the metrics that its rows have."""
+        rounded = [{k: _rounded(v) for k, v in row.items()} for row in rows]
+        write_text(self.folder / name, _csv(header(rounded, columns), rounded))
 
     def _write_json(self) -> None:
         content = self._facts | {"rows": self._rows, "exports": self._exports}

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from netopt_cli.metrics import Metric, metric_named, metric_of
 from netopt_cli.tables import count_text
 
 COLUMNS = (
@@ -22,10 +23,12 @@ COLUMNS = (
     "loss",
     "accuracy",
     "drop",
+    "metric",
 )
-"""The columns of sensitivity.csv. `level` counts as in `graph.response`; `params` and `macs_share`
-are the layer's weights and its part of the network's MACs before the cut; `drop` is the accuracy
-lost, as a fraction. Loss and accuracy are those of the validation samples."""
+"""The columns of sensitivity.csv, of a network that classifies. `level` counts as in
+`graph.response`; `params` and `macs_share` are the layer's weights and its part of the network's
+MACs before the cut; `drop` is what is lost of the column that `metric` names: of accuracy, as a
+fraction. Both, and the loss, are those of the validation samples."""
 
 Row = dict[str, Any]
 
@@ -37,16 +40,38 @@ LEVELS = {
 }
 """What the levels of a technique count."""
 
-_NOTABLE, _BAD = 0.01, 0.05  # Accuracy lost.
+_NOTABLE, _BAD = 0.01, 0.05
+"""What is lost: of a fraction in points, of a plain number as a part of it."""
 
 
 def level_text(technique: str, level: float) -> str:
     return f"{level:g}" if technique == "bits" else f"{100 * level:g} %"
 
 
-def title(technique: str) -> str:
+def lost(metric: Metric) -> str:
+    """What a table counts: `points of accuracy lost`, or of what people want less `RMSE gained`."""
+    what = f"points of {metric.title}" if metric.is_fraction else metric.title
+    return f"{what} {'lost' if metric.higher_is_better else 'gained'}"
+
+
+def drop(metric: Metric, uncut: float, still: float) -> float:
+    """What a network has lost by a cut, in the unit of the metric: more is worse."""
+    return metric.goodness(uncut) - metric.goodness(still)
+
+
+def severity(row: Row) -> float:
+    """What a cut has lost: of a fraction as such, of a plain number as a part of the uncut one."""
+    name = metric_of([row])
+    metric = metric_named(name)
+    if metric.is_fraction:
+        return float(row["drop"])
+    uncut = abs(metric.goodness(row[name]) + row["drop"])
+    return float(row["drop"] / uncut) if uncut else 0.0
+
+
+def title(technique: str, metric: Metric) -> str:
     """What the columns of a technique's table count."""
-    return f"{technique}: points of accuracy lost, by {LEVELS[technique]}"
+    return f"{technique}: {lost(metric)}, by {LEVELS[technique]}"
 
 
 def by_technique(rows: list[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -58,7 +83,7 @@ def by_technique(rows: list[Row]) -> dict[str, dict[str, list[Row]]]:
 
 
 def most_sensitive_first(layers: dict[str, list[Row]]) -> list[tuple[str, list[Row]]]:
-    """Sorts layers by their mean loss, which is finer than accuracy; no number is the worst."""
+    """Sorts layers by their mean loss, which is finer than the metric; no number is the worst."""
 
     def sensitivity(layer: tuple[str, list[Row]]) -> float:
         mean = fmean(row["loss"] for row in layer[1])
@@ -69,23 +94,25 @@ def most_sensitive_first(layers: dict[str, list[Row]]) -> list[tuple[str, list[R
 
 def terminal(rows: list[Row], width: int) -> Iterator[Table]:
     """Yields a table a technique for a console of `width` characters."""
+    metric = metric_named(metric_of(rows))
     for technique, layers in by_technique(rows).items():
         levels = [row["level"] for row in next(iter(layers.values()))]
+        heading = title(technique, metric)
         table = Table(
-            title=title(technique),
+            title=heading,
             title_justify="left",
             title_style="bold",
             header_style="bold",
             box=box.SIMPLE_HEAD,
             show_edge=False,
-            min_width=min(width, len(title(technique))),
+            min_width=min(width, len(heading)),
         )
         table.add_column("layer", overflow="fold")
         facts = width >= 40 + 9 * len(levels)
         for name in [*(("params", "MACs") if facts else ()), *_headers(technique, levels)]:
             table.add_column(name, justify="right")
         for layer, found in most_sensitive_first(layers):
-            texts = [Text(_drop(row), style=_style(row["drop"])) for row in found]
+            texts = [Text(metric.bare(row["drop"]), style=_style(severity(row))) for row in found]
             table.add_row(layer, *(_facts(found[0]) if facts else ()), *texts)
         yield table
 
@@ -94,10 +121,12 @@ def markdown(rows: list[Row], uncut: Row) -> str:
     """The tables for sensitivity.md.
 
     Args:
-        uncut: `loss`, `accuracy` and `samples` of the network as it is.
+        uncut: `loss`, the metric and `samples` of the network as it is.
     """
+    name = metric_of(rows)
+    metric = metric_named(name)
     parts = [
-        f"The network as it is: accuracy {100 * uncut['accuracy']:.2f} %, loss "
+        f"The network as it is: {metric.title} {metric.text(uncut[name])}, loss "
         f"{uncut['loss']:.4f} nats on {uncut['samples']:,} validation samples. Each figure "
         "is of that network with one layer alone cut, and not trained again; the most sensitive "
         "layer (mean loss) comes first.\n"
@@ -107,11 +136,11 @@ def markdown(rows: list[Row], uncut: Row) -> str:
         header = ["layer", "params", "MACs", *_headers(technique, levels)]
         lines = [header, ["---"] * len(header)]
         lines += [
-            [layer, *_facts(found[0]), *map(_drop, found)]
+            [layer, *_facts(found[0]), *(metric.bare(row["drop"]) for row in found)]
             for layer, found in most_sensitive_first(layers)
         ]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"## {title(technique)}\n\n{table}\n")
+        parts.append(f"## {title(technique, metric)}\n\n{table}\n")
     return "\n".join(parts)
 
 
@@ -124,9 +153,5 @@ def _facts(row: Row) -> list[str]:
     return [count_text(row["params"]), "unknown" if share is None else f"{100 * share:.1f} %"]
 
 
-def _drop(row: Row) -> str:
-    return f"{100 * row['drop']:.2f}"
-
-
-def _style(drop: float) -> str:
-    return "red" if drop >= _BAD else "yellow" if drop >= _NOTABLE else ""
+def _style(severe: float) -> str:
+    return "red" if severe >= _BAD else "yellow" if severe >= _NOTABLE else ""

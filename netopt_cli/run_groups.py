@@ -6,10 +6,13 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from netopt_cli.columns import number
+from netopt_cli.errors import RecordError
+from netopt_cli.metrics import metric_of
 from netopt_cli.records import Row, StoredRun, expand, last_row
 from netopt_cli.tables import row_name
 
@@ -38,6 +41,23 @@ class Group:
         self._rows = {
             seed: {row_name(row): row for row in run.rows} for seed, run in self.runs.items()
         }
+
+    @cached_property
+    def metric(self) -> str:
+        """The name of the metric that counts.
+
+        Raises:
+            RecordError: See `metric_of`.
+        """
+        try:
+            return metric_of(row for run in self.runs.values() for row in run.rows)
+        except RecordError as error:
+            raise RecordError(f"{self.name}: {error}") from error
+
+    @property
+    def protocol(self) -> str:
+        """How the metric is taken, where there are several ways; figures of two are never mixed."""
+        return str(self.any.dataset.get("protocol") or "")
 
     @property
     def any(self) -> StoredRun:

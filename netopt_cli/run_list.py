@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from netopt_cli.columns import FIGURES, number, resolve
+from netopt_cli.columns import FIGURES, LATENCY_RATIO, is_figure, number, resolve
 from netopt_cli.errors import InputError, RecordError
+from netopt_cli.metrics import ACCURACY, metric_of, metrics_in
 from netopt_cli.records import StoredRun, find, last_row
 from netopt_cli.run_dir import RECORD
 from netopt_cli.text_table import spans
@@ -19,8 +20,10 @@ from netopt_cli.text_table import spans
 Line = dict[str, Any]
 
 _WORDS = ("run", "status", "started", "arch", "data", "opt", "seed", "stage")
-COLUMNS = (*_WORDS, *(name for name in FIGURES if name != "latency_ratio"), "error")
-"""What a line may have. The figures are those of the last stage; of several seeds, their means."""
+_COSTS = (name for name in FIGURES if name != LATENCY_RATIO)
+COLUMNS = (*_WORDS, ACCURACY, *_COSTS, "error", "metric")
+"""What a line may have, and any metric. The figures are those of the last stage; of several seeds,
+their means."""
 
 
 def lines(folder: Path) -> Iterator[Line]:
@@ -45,9 +48,21 @@ def _folders(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def metrics_of(found: Iterable[Line]) -> list[str]:
+    """The metrics that count in these runs."""
+    return list(dict.fromkeys(line["metric"] for line in found if line.get("metric"))) or [ACCURACY]
+
+
+def header(found: Iterable[Line]) -> list[str]:
+    """The columns of these lines: the metrics that they have in the place of `accuracy`."""
+    judged = [line for line in found if line.get("metric")]
+    metrics = dict.fromkeys(name for line in judged for name in metrics_in([line])) or [ACCURACY]
+    return [each for name in COLUMNS for each in (metrics if name == ACCURACY else [name])]
+
+
 def _line(run: StoredRun) -> Line:
     last = last_row(run.rows) or {}
-    figures = {name: number(last.get(name)) for name in FIGURES if name in last}
+    figures = {name: number(value) for name, value in last.items() if is_figure(name)}
     return {
         "status": run.status,
         "started": run.started and run.started.isoformat(timespec="seconds"),
@@ -58,6 +73,7 @@ def _line(run: StoredRun) -> Line:
         "stage": last.get("stage"),
         "wall_seconds": number(run.get("wall_seconds", object)),
         "error": run.get("error", str),
+        "metric": metric_of([last]) if last else None,
     } | figures
 
 
@@ -65,7 +81,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "==": operator.eq,
     ">": operator.gt, "<": operator.lt, "=": operator.eq,
 }  # fmt: skip
-_CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|==|>|<|=)\s*(.*?)\s*")
+_CONDITION = re.compile(r"\s*([\w@]+)\s*(>=|<=|!=|==|>|<|=)\s*(.*?)\s*")
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Condition:
                 f"'accuracy>0.97'. Received: '{text}'"
             )
         column = resolve(found[1], COLUMNS)
-        if column not in FIGURES:
+        if not is_figure(column):
             return cls(column, found[2], found[3])
         try:
             return cls(column, found[2], float(found[3]))

@@ -22,7 +22,7 @@ from netopt_cli.errors import LostInputError
 from netopt_cli.files import write_json, write_text
 from netopt_cli.run_dir import RECORD, SEEDS
 from netopt_cli.seed_rows import comparisons, summed_up
-from netopt_cli.tables import Row
+from netopt_cli.tables import Row, header
 
 _FURTHER = {"exports": export_table, "exits": exit_table, "robustness": robustness_table}
 """What a run may have besides its metrics, by the key in its record."""
@@ -137,7 +137,8 @@ class SeedRecord:
                 continue
             if table is export_table:
                 rows = export_table.with_fastest(rows)
-            text = seed_tables.figures_csv(rows, table.KEYS, table.COLUMNS)
+            columns = header(rows, table.COLUMNS)
+            text = seed_tables.figures_csv(rows, table.KEYS, columns)
             write_text(self.folder / f"{name}.csv", text)
             note = seed_tables.spread_note(list(self._runs))
             write_text(self.folder / f"{name}.md", f"{table.markdown(rows)}\n{note}.\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from netopt_cli.columns import FIGURES, METRICS
+from netopt_cli.columns import describe, figure_columns
 from netopt_cli.statistics import Summary, paired, summary
 from netopt_cli.tables import Row, row_name
 
@@ -17,14 +17,9 @@ Runs = Mapping[int, Sequence[Row]]
 Compared = dict[str, Any]
 """One test, see `comparisons`."""
 
-COMPARED = tuple(
-    name
-    for name in METRICS
-    # What was trained, how far rounding goes and how long a stage took are not what a network is
-    # better by, and sparsity is `nonzero_params` again.
-    if name not in ("trainable_params", "sparsity", "parity_max_abs", "train_seconds")
-)
-"""The columns that rows are compared in."""
+_NOT_COMPARED = ("trainable_params", "sparsity", "parity_max_abs", "train_seconds")
+"""What was trained, how far rounding goes and how long a stage took are not what a network is
+better by, and sparsity is `nonzero_params` again."""
 
 
 def summed_up(
@@ -64,11 +59,13 @@ def comparisons(runs: Runs) -> list[Compared]:
     """
     by_seed = {seed: {row_name(row): row for row in rows} for seed, rows in runs.items()}
     names = dict.fromkeys(name for rows in by_seed.values() for name in rows)
+    columns = figure_columns([row for rows in runs.values() for row in rows])
+    compared = [column for column in columns if column not in _NOT_COMPARED]
     found = []
     for name in names:
         for against in ("control", "baseline"):
             pairs = list(_pairs(name, against, by_seed))
-            for metric in COMPARED:
+            for metric in compared:
                 test = _test([(a.get(metric), b.get(metric)) for a, b in pairs], metric)
                 if test is not None:
                     found.append({"stage": name, "against": against, "metric": metric} | test)
@@ -96,7 +93,7 @@ def _test(pairs: Sequence[tuple[Any, Any]], metric: str) -> dict[str, Any] | Non
     if not known:
         return None
     first, second = zip(*known, strict=True)
-    return asdict(paired(first, second, higher_is_better=FIGURES[metric].higher_is_better))
+    return asdict(paired(first, second, higher_is_better=describe(metric).higher_is_better))
 
 
 def _cell(values: Sequence[Any]) -> Any:

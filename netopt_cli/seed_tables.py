@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from netopt_cli import text_table
-from netopt_cli.columns import FIGURES, METRICS, figure_text
+from netopt_cli.columns import describe, figure_columns, figure_text
+from netopt_cli.metrics import find, metric_named, metric_of
 from netopt_cli.seed_rows import Compared, summary_of
 from netopt_cli.statistics import ALPHA, FEWEST, PAIRED_TEST
 from netopt_cli.tables import Row, fitted, row_name
@@ -27,10 +28,11 @@ _DISPENSABLE = (
 
 _SMALL_P = 0.0001
 _DIFFERENCES = (
-    "accuracy", "loss", "nonzero_params", "macs", "size_bytes", "size_packed_bytes",
+    "loss", "nonzero_params", "macs", "size_bytes", "size_packed_bytes",
     "latency_ms_median", "peak_memory_bytes",
 )  # fmt: skip
-"""The figures whose differences are in metrics.md; metrics.csv has all."""
+"""The figures whose differences are in metrics.md, after those of the metric that counts;
+metrics.csv has all."""
 
 _STATISTICS = ("n", "mean", "sd", "low", "high")
 _TEST = ("difference", "low", "high", "p", "verdict")
@@ -61,30 +63,35 @@ def terminal(record: Mapping[str, Any], title: str, width: int) -> Iterator[Rend
 
 
 def cells(rows: Sequence[Row], tests: Sequence[Compared]) -> dict[str, list[str]]:
-    """The columns of the table by name. `change` is that of the accuracy, in points, against the
-    row compared with, and `p` and `verdict` are those of its test."""
-    own = [_test(tests, row, "control" if row["role"] != "control" else "baseline") for row in rows]
-    accuracy = [summary_of(row["accuracy"]) for row in rows]
+    """The columns of the table by name. `change` is that of the metric, in points where it is a
+    fraction, against the row compared with, and `p` and `verdict` are those of its test."""
+    name = metric_of(rows)
+    metric = metric_named(name)
+    own = [
+        _test(tests, row, "control" if row["role"] != "control" else "baseline", name)
+        for row in rows
+    ]
+    scores = [summary_of(row.get(name)) for row in rows]
     columns = {
         "stage": [row_name(row) for row in rows],
-        "n": [str(each.n) if each else "0" for each in accuracy],
-        "accuracy": [figure_text("accuracy", each) for each in accuracy],
+        "n": [str(each.n) if each else "0" for each in scores],
+        metric.title: [figure_text(name, each) for each in scores],
         "95 % interval": [
-            f"{100 * each.low:.2f} … {100 * each.high:.2f}"
+            f"{metric.bare(each.low)} … {metric.bare(each.high)}"
             if each and each.low is not None and each.high is not None
             else ""
-            for each in accuracy
+            for each in scores
         ],
-        "change": [f"{100 * test['difference']:+.2f}" if test else "" for test in own],
+        "change": [metric.bare(test["difference"], "+") if test else "" for test in own],
         "p": [_p(test) for test in own],
         "verdict": [test["verdict"] or "" if test else "" for test in own],
         "against baseline": [
-            (_test(tests, row, "baseline") or {}).get("verdict") or "" for row in rows
+            (_test(tests, row, "baseline", name) or {}).get("verdict") or "" for row in rows
         ],
     }
-    for name in _FIGURES:
-        columns[FIGURES[name].title] = [
-            figure_text(name, summary_of(row.get(name))) or "unknown" for row in rows
+    for column in _FIGURES:
+        columns[describe(column).title] = [
+            figure_text(column, summary_of(row.get(column))) or "unknown" for row in rows
         ]
     return columns | {"compared with": [row["control"] or "" for row in rows]}
 
@@ -92,8 +99,9 @@ def cells(rows: Sequence[Row], tests: Sequence[Compared]) -> dict[str, list[str]
 def footnotes(record: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the table, failed seeds first."""
     seeds, failed = record["seeds"], record["failed"]
-    accuracy = [summary_of(row["accuracy"]) for row in record["rows"]]
-    known = max((each.n for each in accuracy if each), default=0)
+    metric = metric_of(record["rows"])
+    scores = [summary_of(row.get(metric)) for row in record["rows"]]
+    known = max((each.n for each in scores if each), default=0)
     notes = [f"{name} failed and is left out: {message}" for name, message in failed.items()]
     waiting = len(seeds) - known - len(failed)
     if waiting:
@@ -105,7 +113,7 @@ def footnotes(record: Mapping[str, Any]) -> list[str]:
         notes.append(f"No verdict with fewer than {FEWEST} seeds.")
     elif len(record["rows"]) > 1:
         notes.append(
-            "change: points of accuracy against the row compared with. Verdict: "
+            f"change: {metric_named(metric).of_changes} against the row compared with. Verdict: "
             f"{PAIRED_TEST}, alpha {ALPHA}, each by itself."
         )
     return notes
@@ -114,16 +122,17 @@ def footnotes(record: Mapping[str, Any]) -> list[str]:
 def markdown(record: Mapping[str, Any]) -> str:
     """metrics.md: the table, the footnotes, and every difference that there is."""
     rows, tests = record["rows"], record["comparisons"]
+    name = metric_of(rows)
     different = [
         test
-        for metric in _DIFFERENCES
+        for column in (name, *_DIFFERENCES)
         for test in tests
-        if test["metric"] == metric and (test["difference"] or test["low"] != test["high"])
+        if test["metric"] == column and (test["difference"] or test["low"] != test["high"])
     ]
     parts = [text_table.markdown(cells(rows, tests)), "\n\n".join(footnotes(record)) + "\n"]
     parts.append(
-        "Accuracy, sparsity, bytes, latency (batch 1) and memory are those of the exported files; "
-        "parameters and MACs those of the Keras networks.\n"
+        f"{metric_named(name).heading}, sparsity, bytes, latency (batch 1) and memory are those of "
+        "the exported files; parameters and MACs those of the Keras networks.\n"
     )
     if different:
         parts.append("Differences, with their 95 % intervals; figures that do not differ are left "
@@ -135,8 +144,9 @@ def markdown(record: Mapping[str, Any]) -> str:
 def csv(rows: Sequence[Row], tests: Sequence[Compared]) -> str:
     """metrics.csv: a line for each row and figure, with the tests of those that are compared."""
     lines = []
+    columns = figure_columns(rows)
     for row in rows:
-        for metric in METRICS:
+        for metric in columns:
             figure = row.get(metric)
             if not isinstance(figure, dict):
                 continue
@@ -173,16 +183,14 @@ def spread_note(seeds: Sequence[int]) -> str:
     return f"Mean ± sample standard deviation of seeds {spans(list(seeds))}"
 
 
-def _test(
-    tests: Sequence[Compared], row: Row, against: str, metric: str = "accuracy"
-) -> Compared | None:
+def _test(tests: Sequence[Compared], row: Row, against: str, metric: str) -> Compared | None:
     wanted = (row_name(row), against, metric)
     return next((t for t in tests if (t["stage"], t["against"], t["metric"]) == wanted), None)
 
 
 def _differences(tests: Sequence[Compared]) -> dict[str, list[str]]:
     return {
-        "figure": [FIGURES[test["metric"]].title for test in tests],
+        "figure": [describe(test["metric"]).title for test in tests],
         "stage": [test["stage"] for test in tests],
         "against": [test["against"] for test in tests],
         "difference": [_signed(test["metric"], test["difference"]) for test in tests],
@@ -199,9 +207,10 @@ def _differences(tests: Sequence[Compared]) -> dict[str, list[str]]:
 
 
 def _signed(metric: str, value: float) -> str:
-    if metric == "accuracy":
-        return f"{100 * value:+.2f} points"
-    return ("-" if value < 0 else "+") + FIGURES[metric].text(abs(value))
+    task_metric = find(metric)
+    if task_metric is not None:
+        return task_metric.amount(value, "+")
+    return ("-" if value < 0 else "+") + describe(metric).text(abs(value))
 
 
 def _p(test: Compared | None) -> str:

@@ -21,10 +21,11 @@ from netopt_cli.graph.channels import read_channels, values_of
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.rebuild import layers
 from netopt_cli.graph.response import LEVELS, Technique, answers, layers_of
+from netopt_cli.metrics import metric_named
 from netopt_cli.pipeline import BASELINE
 from netopt_cli.preparation import Parts, prepare, recording
 from netopt_cli.record import Record
-from netopt_cli.response_table import Row
+from netopt_cli.response_table import Row, drop, lost
 from netopt_cli.trainings import Trainer, Trainings
 
 FILE_ARCH = "netopt_cli.arch.keras_model.build"
@@ -108,11 +109,14 @@ def _scan(
     samples: ArraySource,
 ) -> None:
     evaluate = Evaluator(model, parts.data, samples)
-    loss, accuracy = evaluate()
-    uncut = {"loss": loss, "accuracy": accuracy, "samples": len(samples)}
+    name = parts.data.task.metric
+    metric = metric_named(name)
+    loss, score = evaluate()
+    uncut = {"loss": loss, name: score, "samples": len(samples)}
     record.fact("uncut", uncut)
     say = parts.reporter.say
-    say(f"as it is: accuracy {accuracy:.2%}, loss {loss:.4f} on {len(samples):,} samples")
+    whole = f"{metric.title} {metric.text(score)}, loss {loss:.4f}"
+    say(f"as it is: {whole} on {len(samples):,} samples")
     for technique in techniques:
         facts = _facts(model, technique)
         found = answers(model, technique, LEVELS[technique], lambda _: evaluate())
@@ -124,14 +128,15 @@ def _scan(
                     "level": level,
                     **facts[layer],
                     "loss": after,
-                    "accuracy": still,
-                    "drop": accuracy - still,
+                    name: still,
+                    "drop": drop(metric, score, still),
+                    "metric": name,
                 }
                 for _, level, (after, still) in its_answers
             ]
             record.add_responses(rows, uncut)
-            lost = ", ".join(f"{100 * row['drop']:.2f}" for row in rows)
-            say(f"{technique}  {layer}  points of accuracy lost: {lost}")
+            drops = ", ".join(metric.bare(row["drop"]) for row in rows)
+            say(f"{technique}  {layer}  {lost(metric)}: {drops}")
         if not facts:
             say(f"{technique}: the network has nothing that it could cut")
     if record.responses:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from netopt_cli.metrics import ACCURACY, metric_named, metric_of, metrics_in
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,11 +31,20 @@ COLUMNS = (
     "train_seconds",
     "trained_by",
     "control",
+    "metric",
 )
-"""The columns of metrics.csv. `trained_by` says where a training was taken over from; `control`
-names the row that this one is to be compared with."""
+"""The columns of metrics.csv, of a run that classifies. `trained_by` says where a training was
+taken over from; `control` names the row that this one is to be compared with; `metric` is the
+column that counts."""
 
 Row = dict[str, Any]
+
+
+def header(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> list[str]:
+    """The columns of the table of these rows: the metrics that they have in the place of
+    `accuracy`."""
+    metrics = metrics_in(rows)
+    return [each for name in columns for each in (metrics if name == ACCURACY else [name])]
 
 
 def row_name(row: Row) -> str:
@@ -90,10 +101,14 @@ def count_text(count: float) -> str:
 _REUSED = " *"
 """Behind the time of a training that an earlier run has done."""
 
+
+def score(name: str) -> Callable[[Row], str]:
+    """Writes the metric of a row; nothing where the row has no figure."""
+    text = metric_named(name).text
+    return lambda row: "" if row.get(name) is None else text(row[name])
+
+
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "stage": row_name,
-    "accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
-    "change": lambda row: "",
     "sparsity": lambda row: f"{100 * row['sparsity']:.1f} %",
     "file": lambda row: bytes_text(row["size_bytes"]),
     "gzip": lambda row: bytes_text(row["size_gzip_bytes"]),
@@ -113,15 +128,19 @@ _DISPENSABLE = (
 
 
 def cells(rows: list[Row]) -> dict[str, list[str]]:
-    """Returns the columns of the table by name. `change` is that of the accuracy, in points,
-    against the row that is compared with."""
-    columns = texts(_COLUMNS, rows)
+    """Returns the columns of the table by name. `change` is that of the metric, in points where it
+    is a fraction, against the row that is compared with."""
+    name = metric_of(rows)
+    metric = metric_named(name)
     by_name = {row_name(row): row for row in rows}
-    for index, row in enumerate(rows):
-        control = by_name.get(row["control"] or "")
-        if control is not None:
-            columns["change"][index] = f"{100 * (row['accuracy'] - control['accuracy']):+.2f}"
-    return columns
+
+    def change(row: Row) -> str:
+        control = by_name.get(row["control"] or "", {})
+        if row.get(name) is None or control.get(name) is None:
+            return ""
+        return metric.bare(row[name] - control[name], "+")
+
+    return texts({"stage": row_name, metric.title: score(name), "change": change, **_COLUMNS}, rows)
 
 
 def terminal(rows: list[Row], title: str, width: int) -> Table:
@@ -191,10 +210,12 @@ def markdown(rows: list[Row]) -> str:
     columns = cells(rows)
     lines = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    metric = metric_named(metric_of(rows))
     return (
-        f"{table}\n\nSeed {rows[0]['seed']}. Accuracy, sparsity, bytes, latency (batch 1) and "
-        "memory are those of the exported file; parameters and MACs those of the Keras network. "
-        "`change`: points of accuracy against the row compared with. One seed proves nothing.\n"
+        f"{table}\n\nSeed {rows[0]['seed']}. {metric.heading}, sparsity, bytes, latency (batch 1) "
+        "and memory are those of the exported file; parameters and MACs those of the Keras "
+        f"network. `change`: {metric.of_changes} against the row compared with. One seed proves "
+        "nothing.\n"
         f"{_reused_note(rows)}\n"
     ).rstrip("\n") + "\n"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from netopt_cli.errors import DataError
+from netopt_cli.metrics import metric_named
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,17 +62,13 @@ class Task(ABC):
         """The figure that counts, as named in `metrics`."""
 
     @property
-    def higher_is_better(self) -> bool:
-        return True
-
-    @property
     def protocol(self) -> str:
         """How it is evaluated, where there are several ways whose figures do not compare."""
         return ""
 
     def rank(self, score: float) -> float:
         """The score, or what is the higher the better instead."""
-        return score if self.higher_is_better else -score
+        return metric_named(self.metric).goodness(score)
 
     @abstractmethod
     def labels(self, split: str, y: np.ndarray) -> np.ndarray:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from netopt_cli.errors import MissingExtraError
 from netopt_cli.observer import Epoch
 
-CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-"""The columns of history.csv that are curves."""
-
 
 def curves(epoch: Epoch) -> dict[str, float]:
+    """Returns column of history.csv -> its value in this epoch, of those that are curves."""
+    columns = epoch.columns()
+    names = ("loss", epoch.metric, "val_loss", f"val_{epoch.metric}", "learning_rate")
+    return {name: columns[name] for name in names if not math.isnan(columns[name])}
+
+
+def curves_of_stage(epoch: Epoch) -> dict[str, float]:
     """Returns `STAGE/CURVE` -> its value in this epoch."""
-    return {f"{epoch.stage}/{name}": getattr(epoch, name) for name in CURVES}
+    return {f"{epoch.stage}/{name}": value for name, value in curves(epoch).items()}
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from netopt_cli.columns import describe
 from netopt_cli.contracts import ArchBuilder, Modifier, Network, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.checkpoints import Checkpoints
@@ -17,6 +16,7 @@ from netopt_cli.engine.loop import Origin
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
+from netopt_cli.metrics import metric_named
 from netopt_cli.networks import build_network
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
@@ -172,7 +172,9 @@ class Trainings:
             raise
         trainer.seconds += result.seconds
         trainer.origins.append(result.origin)
-        self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
+        self.record.stage_fact(
+            trainer.label, f"training of {title}", _summary(result, self.data.task.metric)
+        )
         return result
 
 
@@ -275,10 +277,10 @@ class Trainer:
         model, how = self._trainings.teacher(arch, epochs, self, data)
         known = self.data if data is None else data
         _, score = Evaluator(model, known, known.validation)()
-        column = describe(known.task.metric)
+        metric = metric_named(known.task.metric)
         self.note(
             f"teacher {model.name}: {model.count_params():,} parameters, "
-            f"validation {column.title} {column.text(score)}{', ' if how else ''}{how}"
+            f"validation {metric.title} {metric.text(score)}{', ' if how else ''}{how}"
         )
         return model
 
@@ -319,11 +321,11 @@ class _Recording:
         self._reporter.taken_up(epochs, origin)
 
 
-def _summary(result: FitResult) -> dict[str, float | int | str]:
+def _summary(result: FitResult, metric: str) -> dict[str, float | int | str]:
     return {
         "epochs_run": len(result.epochs),
         "kept_epoch": result.kept_epoch,
-        "val_accuracy": result.val_accuracy,
+        f"val_{metric}": result.val_score,
         "seconds": round(result.seconds, 3),
         "origin": result.origin,
     }

@@ -35,6 +35,16 @@ def rows(baseline: float = 0.95, prune: float = 0.94, **figures: Any) -> list[di
     ]
 
 
+def judged(metric: str, *scores: float, **figures: Any) -> list[dict[str, Any]]:
+    """The rows of a pruning run of another task: the scores of baseline, control and stage;
+    `figures` are those of the stage."""
+    found = rows(**figures)
+    for each, score in zip(found, scores, strict=True):
+        del each["accuracy"]
+        each |= {"metric": metric, metric: score}
+    return found
+
+
 def write_run(
     folder: Path,
     seed: int = 0,

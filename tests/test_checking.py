@@ -1,10 +1,11 @@
 """The gate: what fails, what passes, and how often chance alone fails it."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
-from stored_runs import drawn, rows, write_run, write_seeds
+from stored_runs import drawn, judged, rows, write_run, write_seeds
 
 from netopt_cli.baseline_file import Baseline, Figure, Rule, read, write
 from netopt_cli.checking import Check, baseline_of, check, default_rules, doubts, tolerance
@@ -98,6 +99,68 @@ def test_without_a_spread_a_point_is_allowed(tmp_path: Path) -> None:
     assert failures(write_run(tmp_path / "b", found=rows(prune=0.929)), baseline)
 
 
+def errors(seeds: range, stage: float, source: int) -> dict[int, list]:
+    random_ = random.Random(source)
+    return {
+        seed: judged("rmse", *(random_.gauss(mean, 0.004) for mean in (4.0, 4.0, stage)))
+        for seed in seeds
+    }
+
+
+def test_a_planted_rise_of_an_error_fails_and_a_fall_is_better(tmp_path: Path) -> None:
+    baseline = made(write_seeds(tmp_path / "good", errors(range(5), 4.0, source=1)))
+    assert baseline.rules["rmse"] == Rule(direction="lower", relative=0.003, spread=True)
+    assert "accuracy" not in baseline.rules and baseline.made_of.metric == "rmse"
+    assert not failures(write_seeds(tmp_path / "same", errors(range(5, 10), 4.0, 2)), baseline)
+    (failed,) = failures(write_seeds(tmp_path / "worse", errors(range(5, 10), 4.1, 2)), baseline)
+    assert (failed.row, failed.column) == ("prune", "rmse") and failed.allowed.startswith("+")
+    groups, _ = gather([str(write_seeds(tmp_path / "better", errors(range(5, 10), 3.9, 2)))])
+    found = [each for each in check(groups, [], baseline) if each.verdict == "better"]
+    assert [(each.row, each.column) for each in found] == [("prune", "rmse")]
+    write(tmp_path / "baseline.json", baseline)
+    assert read(tmp_path / "baseline.json") == baseline
+
+
+def test_without_a_spread_a_point_or_a_hundredth_is_allowed(tmp_path: Path) -> None:
+    share = made(write_run(tmp_path / "eer", found=judged("eer", 0.1, 0.1, 0.1)))
+    assert not failures(write_run(tmp_path / "a", found=judged("eer", 0.1, 0.1, 0.11)), share)
+    assert failures(write_run(tmp_path / "b", found=judged("eer", 0.1, 0.1, 0.111)), share)
+    name = "ndcg_at_10"
+    part = made(write_run(tmp_path / name, found=judged(name, 0.5, 0.5, 0.5)))
+    assert not failures(write_run(tmp_path / "c", found=judged(name, 0.5, 0.5, 0.495)), part)
+    assert failures(write_run(tmp_path / "d", found=judged(name, 0.5, 0.5, 0.494)), part)
+
+
+def test_another_metric_or_protocol_than_the_baseline_is_refused(tmp_path: Path) -> None:
+    of_classes = made(write_run(tmp_path / "good"))
+    errors_ = write_run(tmp_path / "errors", found=judged("rmse", 4, 4, 4))
+    with pytest.raises(InputError, match="errors by rmse, the baseline by accuracy"):
+        failures(errors_, of_classes)
+    data = {"name": "digits", "fingerprint_sha256": "f00d", "protocol": "sampled 100"}
+    sampled = write_run(tmp_path / "sampled", dataset=data)
+    with pytest.raises(InputError, match="sampled by 'sampled 100', the baseline by 'default'"):
+        failures(sampled, of_classes)
+    assert made(sampled).made_of.protocol == "sampled 100"
+
+
+def test_a_baseline_of_an_older_netopt_means_accuracy(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    run = write_run(tmp_path / "good")
+    write(path, made(run))
+    content = json.loads(path.read_text())
+    del content["made_of"]["metric"], content["made_of"]["protocol"]
+    path.write_text(json.dumps(content))
+    assert not failures(run, read(path))
+
+
+def test_a_baseline_taken_over_by_another_metric_gets_its_rules(tmp_path: Path) -> None:
+    before = made(write_run(tmp_path / "good"))
+    groups, _ = gather([str(write_run(tmp_path / "errors", found=judged("rmse", 4, 4, 4)))])
+    after = baseline_of(groups[0], before)
+    assert after.rules["rmse"] == Rule(direction="lower", relative=0.01)
+    assert "accuracy" not in after.rules
+
+
 def test_what_is_missing_fails_and_says_so(tmp_path: Path) -> None:
     baseline = made(write_run(tmp_path / "good"))
     no_stage = failures(write_run(tmp_path / "a", found=rows()[:2]), baseline)
@@ -144,6 +207,9 @@ def test_a_spread_that_hides_a_point_is_said(tmp_path: Path) -> None:
     wide = made(write_seeds(tmp_path / "b", drawn(range(5), 0.9, 10 * SD, source=1)))
     assert not doubts(narrow, 5)
     assert len(doubts(wide, 5)) == 2
+    found = {seed: judged("rmse", 4, 4, 4 + 0.1 * seed) for seed in range(3)}
+    (doubt,) = doubts(made(write_seeds(tmp_path / "c", found)), 3)
+    assert doubt.startswith("prune: RMSE may rise by 0.8")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Runs as seeds of one, and beside one another."""
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
-from stored_runs import CONFIG, row, rows, write_run, write_seeds
+from stored_runs import CONFIG, judged, row, rows, write_run, write_seeds
 
 from netopt_cli.comparing import compare, config_differences
-from netopt_cli.errors import RecordError
+from netopt_cli.comparison_tables import as_csv, as_rows, columns, footnotes
+from netopt_cli.errors import InputError, RecordError
 from netopt_cli.run_groups import gather
 from netopt_cli.statistics import PAIRED_TEST, WELCH_TEST
 
@@ -71,6 +74,62 @@ def test_less_is_better_of_a_cost(tmp_path: Path) -> None:
     groups, _ = gather([str(tmp_path)])
     line = compare(groups, "last", "size_bytes")[1]
     assert line.differences["size_bytes"].by.verdict == "better"
+
+
+def errors(*scores: float) -> dict[int, list]:
+    return {seed: judged("rmse", 5.0, 5.0, each) for seed, each in enumerate(scores)}
+
+
+def test_less_is_better_of_an_error(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "a", errors(4.0, 4.1, 4.2))
+    write_seeds(tmp_path / "b", errors(3.0, 3.1, 3.21))
+    write_seeds(tmp_path / "c", errors(5.0, 5.1, 5.21))
+    groups, _ = gather([str(tmp_path)])
+    lines = compare(groups, "last", "size_bytes")
+    assert [line.differences["rmse"].by.verdict for line in lines[1:]] == ["better", "worse"]
+    assert [line.on_front for line in lines] == [False, True, False]
+    texts = columns(lines, "size_bytes")
+    assert list(texts)[4:6] == ["RMSE", "change"] and texts["change"][0] == ""
+    assert float(texts["change"][1]) == pytest.approx(-0.9967, abs=1e-4)
+    notes = "\n".join(footnotes(lines, "size_bytes"))
+    assert "change: difference of RMSE against a." in notes
+    table = list(csv.DictReader(io.StringIO(as_csv(lines, "size_bytes"))))
+    assert "accuracy" not in table[0] and table[1]["rmse_verdict"] == "better"
+
+
+def test_more_is_better_of_a_ranking(tmp_path: Path) -> None:
+    for name, score in (("a", 0.4), ("b", 0.41)):
+        found = judged("ndcg_at_10", 0.3, 0.3, score, hit_rate_at_10=0.5)
+        write_run(tmp_path / name, found=found, config=CONFIG | {"seed_of": name})
+    groups, _ = gather([str(tmp_path)])
+    lines = compare(groups, "last", "size_bytes")
+    assert [line.on_front for line in lines] == [False, True]
+    texts = columns(lines, "size_bytes")
+    assert texts["NDCG@10"] == ["0.4", "0.41"] and texts["change"][1] == "+0.01"
+    assert as_rows(lines)[0]["hit_rate_at_10"] == 0.5, "further metrics are for programs"
+
+
+def test_figures_of_different_metrics_or_protocols_are_not_compared(tmp_path: Path) -> None:
+    for name, protocol in (("full", "full ranking"), ("sampled", "sampled 100"), ("plain", "")):
+        data = {"name": "ratings", "fingerprint_sha256": "f", "protocol": protocol}
+        write_run(tmp_path / name, found=judged("ndcg_at_10", 0.3, 0.3, 0.4), dataset=data)
+    write_run(tmp_path / "digits")
+    for words, message in (
+        (["full", "sampled"], "full by 'full ranking', sampled by 'sampled 100'"),
+        (["full", "plain"], "full by 'full ranking', plain by 'default'"),
+        (["full", "digits"], "full by ndcg_at_10, digits by accuracy"),
+    ):
+        groups, _ = gather([str(tmp_path / word) for word in words])
+        assert len(groups) == 2
+        with pytest.raises(InputError, match=message):
+            compare(groups, "last", "size_bytes")
+
+
+def test_a_metric_of_another_version_is_named_with_its_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", found=judged("quality", 1, 1, 1))
+    groups, _ = gather([str(tmp_path)])
+    with pytest.raises(RecordError, match="a: unknown metric of a run: 'quality'"):
+        compare(groups, "last", "size_bytes")
 
 
 def test_fewer_than_three_seeds_give_no_verdict(tmp_path: Path) -> None:

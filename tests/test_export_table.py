@@ -41,6 +41,12 @@ def test_a_row_is_a_line(width: int):
     assert ("exports.md" in lines[-1]) == (width == 70)
 
 
+def test_the_score_is_that_of_the_task():
+    found = [each | {"metric": "eer", "eer": 0.125, "accuracy": None} for each in ROWS]
+    text = markdown(found)
+    assert "| EER |" in text and text.count("| 12.50 % |") == 4 and "accuracy" not in text
+
+
 def test_markdown_has_every_row_and_the_fastest():
     text = markdown(ROWS)
     assert text.count("| baseline |") == text.count("| prune |") == 2

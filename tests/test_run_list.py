@@ -4,11 +4,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from stored_runs import rows, write_run, write_seeds
+from stored_runs import judged, rows, write_run, write_seeds
 
 from netopt_cli.errors import InputError
 from netopt_cli.run_dir import held
-from netopt_cli.run_list import COLUMNS, Condition, has_stages, lines, moment, ordered
+from netopt_cli.run_list import (
+    COLUMNS,
+    Condition,
+    has_stages,
+    header,
+    lines,
+    metrics_of,
+    moment,
+    ordered,
+)
 from netopt_cli.text_table import spans
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -78,6 +87,25 @@ def test_lines_of_runs_seeds_and_what_is_broken(tmp_path: Path) -> None:
     assert found["a"]["stage"] == "prune" and found["a"]["size_packed_bytes"] == 800
     assert found["c"]["error"] == "diverged" and "accuracy" not in found["c"]
     assert all(set(line) <= set(COLUMNS) for line in found.values())
+
+
+def test_runs_of_several_tasks_have_their_metrics(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", found=judged("rmse", 4, 4, 3.5, mae=2.5))
+    write_run(tmp_path / "b")
+    write_run(tmp_path / "c", status="failed", found=[])
+    write_run(tmp_path / "d", found=judged("quality", 1, 1, 1))
+    found = list(lines(tmp_path))
+    assert [line.get("metric") for line in found] == ["rmse", "accuracy", None, None]
+    assert "unknown metric" in found[3]["error"] and found[3]["status"] == "broken"
+    assert "accuracy" not in found[0]
+    place = COLUMNS.index("accuracy")
+    assert header(found)[place : place + 4] == ["rmse", "mae", "accuracy", COLUMNS[place + 1]]
+    assert header(found[1:2]) == header([]) == list(COLUMNS)
+    assert metrics_of(found) == ["rmse", "accuracy"]
+    for text, met in (("rmse<4", True), ("RMSE<3", False), ("metric=rmse", True)):
+        assert [Condition.read(text)(line) for line in found[:2]] == [met, False]
+    assert Condition.read("NDCG@10>0.5").column == "ndcg_at_10"
+    assert ordered(found, "rmse")[0]["run"] == "a"
 
 
 def test_a_parent_of_seeds_lists_its_seeds(tmp_path: Path) -> None:

@@ -2,20 +2,27 @@
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
-from seed_run_rows import rows
+from seed_run_rows import errors, rows
 
 from netopt_cli import seed_tables
 from netopt_cli.seed_rows import comparisons, summed_up
+from netopt_cli.tables import Row
 
 
 def record(
-    seeds: int, *, of: int | None = None, gain: float = 0.0, failed: dict[str, str] | None = None
+    seeds: int,
+    *,
+    of: int | None = None,
+    gain: float = 0.0,
+    failed: dict[str, str] | None = None,
+    made: Callable[..., list[Row]] = rows,
 ) -> dict[str, Any]:
-    runs = {seed: rows(seed, gain=gain) for seed in range(seeds)}
+    runs = {seed: made(seed, gain=gain) for seed in range(seeds)}
     wanted = list(range(of or seeds))
     return {
         "seeds": wanted, "failed": failed or {}, "rows": summed_up(runs, wanted),
@@ -41,6 +48,20 @@ def test_a_row_has_its_deviation_interval_and_verdict(width: int) -> None:
     text = " ".join(" ".join(lines).split())
     assert "paired two-sided t test over seeds, alpha 0.05" in text
     assert "seeds 0-4" in text
+
+
+def test_less_of_an_error_is_better() -> None:
+    content = record(5, gain=0.01, made=errors)
+    lines = printed(content, 220)
+    (stage,) = [line for line in lines if line.split()[:2] == ["prune", "5"]]
+    assert "0.6 ± 0.1581" in stage and "0.4037 … 0.7963" in stage
+    assert "-0.092" in stage and "better" in stage
+    assert "change: difference of RMSE against" in " ".join(" ".join(lines).split())
+    text = seed_tables.markdown(content)
+    assert "| RMSE | prune | control | -0.092 |" in text and "RMSE, sparsity, bytes" in text
+    table = csv.DictReader(io.StringIO(seed_tables.csv(content["rows"], content["comparisons"])))
+    found = {line["metric"]: line for line in table if line["role"] == "stage"}
+    assert found["rmse"]["control_verdict"] == "better" and "accuracy" not in found
 
 
 def test_two_seeds_say_why_there_is_no_verdict() -> None:

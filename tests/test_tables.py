@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from netopt_cli.tables import COLUMNS, markdown, terminal
+from netopt_cli.tables import COLUMNS, cells, header, markdown, terminal
 
 
 def row(stage: str, role: str, accuracy: float, control: str | None) -> dict:
     figures = dict.fromkeys(COLUMNS, 1234.5)
     return figures | {
         "stage": stage, "role": role, "seed": 0, "accuracy": accuracy, "sparsity": 0.8,
-        "control": control, "macs": None,
+        "control": control, "macs": None, "metric": "accuracy",
     }  # fmt: skip
 
 
@@ -36,6 +36,37 @@ def test_a_row_is_a_line(width: int) -> None:
     assert "90.50" in stage and "80.0" in stage
     assert ("metrics.md" in lines[-1]) == (width == 80)
     assert ("unknown" in stage) == (width == 200), "MACs that could not be counted are not a number"
+
+
+def judged(metric: str, *scores: float) -> list[dict]:
+    """The rows with these scores of another task, and one of its further metrics."""
+    found = [each | {"metric": metric, metric: s} for each, s in zip(ROWS, scores, strict=True)]
+    return [{k: v for k, v in each.items() if k != "accuracy"} | {"mae": 2.0} for each in found]
+
+
+def test_another_metric_has_its_own_column_unit_and_name() -> None:
+    error = cells(judged("rmse", 4.5, 4.25, 4.125))
+    assert list(error)[:3] == ["stage", "RMSE", "change"]
+    assert error["RMSE"] == ["4.5", "4.25", "4.125"] and error["change"] == ["", "-0.25", "-0.125"]
+    share = cells(judged("hit_rate_at_10", 0.5, 0.6, 0.55))
+    assert share["hit rate@10"] == ["50.00 %", "60.00 %", "55.00 %"]
+    assert share["change"] == ["", "+10.00", "-5.00"]
+    text = markdown(judged("rmse", 4.5, 4.25, 4.125))
+    assert "RMSE, sparsity, bytes" in text and "`change`: difference of RMSE against" in text
+
+
+def test_metrics_csv_has_the_metrics_of_its_rows_in_one_place() -> None:
+    assert header(ROWS) == list(COLUMNS)
+    other = header(judged("rmse", 4.5, 4.25, 4.125))
+    place = COLUMNS.index("accuracy")
+    assert other == [*COLUMNS[:place], "rmse", "mae", *COLUMNS[place + 1 :]]
+
+
+def test_a_row_without_the_figure_is_still_a_row() -> None:
+    found = judged("rmse", 4.5, 4.25, 4.125)
+    del found[1]["rmse"]
+    assert cells(found)["RMSE"] == ["4.5", "", "4.125"]
+    assert cells(found)["change"] == ["", "", ""]
 
 
 def test_markdown_has_every_row_and_says_what_the_figures_are() -> None:

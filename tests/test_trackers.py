@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,13 @@ def epoch(stage: str, number: int) -> Epoch:
 
 def row(stage: str) -> dict[str, Any]:
     figures = dict.fromkeys(COLUMNS, 1)
-    return figures | {"stage": stage, "role": "stage", "control": None, "trained_by": ""}
+    return figures | {
+        "stage": stage,
+        "role": "stage",
+        "control": None,
+        "trained_by": "",
+        "metric": "accuracy",
+    }
 
 
 def record_in(folder: Path, *trackers: Listener, said: list[str] | None = None) -> Record:
@@ -183,3 +191,28 @@ def test_a_run_that_a_tracker_does_not_find_again_is_said() -> None:
     trackers.begin(RUN, {"a": {"id": "old"}})
     assert trackers.facts == {"a": {"id": "new"}}
     assert "old" in said[0]
+
+
+def test_a_history_calls_scores_by_their_metric(tmp_path: Path) -> None:
+    record = record_in(tmp_path)
+    record.add_epoch(epoch("baseline", 1))
+    header = (tmp_path / "history.csv").read_text().splitlines()[0]
+    assert header == (
+        "stage,epoch,epochs,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,"
+        "images_per_second"
+    )
+    record.add_epoch(replace(epoch("prune", 1), metric="ndcg_at_10", score=math.nan))
+    first, second = csv.DictReader((tmp_path / "history.csv").open())
+    assert (first["val_accuracy"], first["val_ndcg_at_10"]) == ("0.7", "")
+    assert (second["val_accuracy"], second["val_ndcg_at_10"]) == ("", "0.7")
+    assert second["ndcg_at_10"] == ""
+
+
+def test_metrics_csv_of_another_task(tmp_path: Path) -> None:
+    record = record_in(tmp_path)
+    figures = row("baseline") | {"metric": "rmse", "rmse": 4.123456789, "mae": 3}
+    del figures["accuracy"]
+    record.add_row(figures)
+    (found,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert (found["rmse"], found["mae"], found["metric"]) == ("4.123457", "3", "rmse")
+    assert "accuracy" not in found and "RMSE" in (tmp_path / "metrics.md").read_text()

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from netopt_cli import comparison_tables as tables
 from netopt_cli import text_table
 from netopt_cli.arguments import Parser
-from netopt_cli.columns import METRICS, resolve
+from netopt_cli.columns import COSTS, resolve
 from netopt_cli.comparing import Line, compare, config_differences
 from netopt_cli.errors import EXIT_OK, InputError, RecordError
+from netopt_cli.metrics import is_metric
 from netopt_cli.run_groups import Group, Skipped, gather
 
-HELP = "Compare runs: accuracy over seeds, cost, Pareto front, configs."
+HELP = "Compare runs: scores over seeds, cost, Pareto front, configs."
 _EPILOG = """\
 A run is a run directory, a parent of seeds, a sweep, or a glob. Runs that differ in their seed
 alone are one line. Everything is compared with the first.
@@ -38,9 +39,9 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser().read(argv)
-    cost = resolve(arguments.cost, METRICS)
-    if cost == "accuracy":
-        raise InputError("--cost must be a column other than accuracy, as size_bytes")
+    cost = resolve(arguments.cost, COSTS)
+    if is_metric(cost):
+        raise InputError(f"--cost must be a column other than {cost}, as size_bytes")
     groups, skipped = gather(arguments.runs)
     for each in skipped:
         print(f"left out: {each.name}: {each.reason}", file=sys.stderr)

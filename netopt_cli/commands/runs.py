@@ -18,7 +18,9 @@ from netopt_cli.run_list import (
     Line,
     began_after,
     has_stages,
+    header,
     lines,
+    metrics_of,
     moment,
     ordered,
 )
@@ -32,7 +34,7 @@ Examples:
   netopt runs sweeps/lr --sort accuracy --reverse --limit 5 --format csv
 """
 _SHOWN = (
-    "accuracy", "sparsity", "size_bytes", "size_packed_bytes", "latency_ms_median", "macs",
+    "sparsity", "size_bytes", "size_packed_bytes", "latency_ms_median", "macs",
     "wall_seconds",
 )  # fmt: skip
 _WORDS = ("run", "status", "started", "arch", "data", "opt", "seed")
@@ -68,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.format == "json":
         print(json.dumps(chosen))
     elif arguments.format == "csv":
-        print(text_table.as_csv(chosen, COLUMNS), end="")
+        print(text_table.as_csv(chosen, header(chosen)), end="")
     elif chosen:
         print(_table(chosen), end="")
     if len(chosen) < len(found) or not found:
@@ -97,7 +99,7 @@ def _chosen(found: list[Line], arguments: Namespace) -> list[Line]:
 def _table(found: list[Line]) -> str:
     texts = {name: [str(line.get(name) or "") for line in found] for name in _WORDS}
     texts["started"] = [text[:16].replace("T", " ") for text in texts["started"]]
-    for name in _SHOWN:
+    for name in (*metrics_of(found), *_SHOWN):
         column = describe(name)
         values = [line.get(name) for line in found]
         texts[column.title] = ["" if value is None else column.text(value) for value in values]

@@ -53,11 +53,11 @@ class _Best:
         self._key = (-math.inf, -math.inf)
         self.best_epoch = 0
         self.kept_epoch = 0
-        self.val_accuracy = math.nan
+        self.val_score = math.nan
 
     def offer(self, row: Epoch) -> None:
         """Takes the model's weights when the epoch is better: the score first, then the loss."""
-        rank = self._rank(row.val_accuracy)
+        rank = self._rank(row.val_score)
         key = (-math.inf if math.isnan(rank) else rank, -row.val_loss)
         if key > self._key:
             self._key = key
@@ -65,7 +65,7 @@ class _Best:
         if self.best_epoch == row.epoch or self._always_last:
             self.weights = self._model.get_weights()
             self.kept_epoch = row.epoch
-            self.val_accuracy = row.val_accuracy
+            self.val_score = row.val_score
 
     def restore(self) -> None:
         self._model.set_weights(self.weights)
@@ -75,7 +75,7 @@ class _Best:
             "key": self._key,
             "best_epoch": self.best_epoch,
             "kept_epoch": self.kept_epoch,
-            "val_accuracy": self.val_accuracy,
+            "val_score": self.val_score,
         }
 
     def set_state(self, state: dict[str, Any], weights: list[np.ndarray]) -> None:
@@ -83,7 +83,7 @@ class _Best:
         self._key = tuple(state["key"])
         self.best_epoch = state["best_epoch"]
         self.kept_epoch = state["kept_epoch"]
-        self.val_accuracy = state["val_accuracy"]
+        self.val_score = state["val_score"]
 
 
 @dataclass
@@ -92,14 +92,14 @@ class _Cursor:
 
     Attributes:
         done: Steps of the current epoch that are done.
-        loss_sum: Over them, as `accuracy_sum`.
+        loss_sum: Over them, as `score_sum`.
         learning_rate: Of the first of them.
         seconds: That they took.
     """
 
     done: int = 0
     loss_sum: float = 0.0
-    accuracy_sum: float = 0.0
+    score_sum: float = 0.0
     learning_rate: float = 0.0
     seconds: float = 0.0
 
@@ -242,16 +242,16 @@ class TrainingLoop:
             is_first = first + cursor.done == 0
             count = 1 if is_first else min(self._steps_per_call, steps - cursor.done)
             self._tell_modifiers(first + cursor.done)
-            loss, accuracy, bad_step = self._take_steps(handle, cursor.done, count, first)
+            loss, score, bad_step = self._take_steps(handle, cursor.done, count, first)
             if bad_step >= 0:
                 self._diverged("the loss is not a finite number", bad_step + 1, number)
             if is_first:
                 self._first_loss = loss
             cursor.loss_sum += loss
-            cursor.accuracy_sum += accuracy
+            cursor.score_sum += score
             cursor.done += count
             cursor.seconds += time.perf_counter() - started
-            self._observer.steps_done(first + cursor.done, loss / count, accuracy / count)
+            self._observer.steps_done(first + cursor.done, loss / count, score / count)
             if interruption.is_asked or (self._files is not None and self._files.is_due):
                 self._keep()
             if interruption.is_asked:
@@ -288,15 +288,16 @@ class TrainingLoop:
         """Evaluates the model after an epoch's training."""
         started = time.perf_counter()
         cursor, steps = self._cursor, self._feed.steps
-        val_loss, val_accuracy = values_of_chief(self._evaluate(), self._target)
+        val_loss, val_score = values_of_chief(self._evaluate(), self._target)
         return Epoch(
             stage=self._stage,
             epoch=number + 1,
             epochs=self._settings.epochs,
             loss=cursor.loss_sum / steps,
-            accuracy=cursor.accuracy_sum / steps,
+            score=cursor.score_sum / steps,
             val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_score=val_score,
+            metric=self._data.task.metric,
             learning_rate=cursor.learning_rate,
             seconds=cursor.seconds + time.perf_counter() - started,
             images_per_second=steps * self._feed.batch_size / cursor.seconds,

@@ -42,8 +42,8 @@ class Steps:
             step whose loss is not finite (-1: none).
         """
         counts = (tf.constant(start), tf.constant(count), tf.constant(first))
-        loss, accuracy, bad_step = self._take_steps(handle, *counts)
-        return float(loss), float(accuracy), int(bad_step)
+        loss, score, bad_step = self._take_steps(handle, *counts)
+        return float(loss), float(score), int(bad_step)
 
     def variables(self, handle: Any) -> list[tf.Variable]:
         """All that the steps read or write and that outlives them, in the order of the program:
@@ -105,23 +105,23 @@ def compile_steps(
     def take_steps(
         handle: Any, start: tf.Tensor, count: tf.Tensor, first: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        loss_sum = accuracy_sum = tf.constant(0.0)
+        loss_sum = score_sum = tf.constant(0.0)
         bad_step = tf.constant(-1)
         for index in tf.range(start, start + count):
             step = first + index
             drawn = feed.draw(handle, index)
             learning_rate = tf.convert_to_tensor(optimizer.learning_rate)  # The update ends it.
-            loss, accuracy = strategy.run(replica_step, args=(drawn, step))
+            loss, score = strategy.run(replica_step, args=(drawn, step))
             for proximal in proximals:
                 proximal(learning_rate)
             for constrain in constraints:
                 constrain()
             loss = strategy.reduce("MEAN", loss, axis=None)
-            accuracy_sum += strategy.reduce("MEAN", accuracy, axis=None)
+            score_sum += strategy.reduce("MEAN", score, axis=None)
             loss_sum += loss
             if bad_step < 0 and not tf.math.is_finite(loss):
                 bad_step = step
-        return loss_sum, accuracy_sum, bad_step
+        return loss_sum, score_sum, bad_step
 
     return Steps(take_steps)
 

@@ -35,7 +35,7 @@ class FitResult:
     Attributes:
         epochs: One entry for each epoch that was run.
         kept_epoch: The epoch whose weights the model ends with, counted from 1.
-        val_accuracy: Of the weights that the model ends with.
+        val_score: Of the weights that the model ends with, by the metric that counts.
         trainable_params: Values that the optimizer trained, of the model and of the modifiers.
         seconds: Wall time, compilation and validation included; of a training that was taken up or
             over, that of all its parts.
@@ -44,7 +44,7 @@ class FitResult:
 
     epochs: tuple[Epoch, ...]
     kept_epoch: int
-    val_accuracy: float
+    val_score: float
     trainable_params: int
     seconds: float
     origin: Origin = "trained"
@@ -113,7 +113,7 @@ def fit(
         )
         loop.take_up(checkpoints.of(name))
     patience = settings.early_stopping_epochs if stop_after is None else None
-    observer.training_starts(stage, settings.epochs, loop.total_steps)
+    observer.training_starts(stage, settings.epochs, loop.total_steps, data.task.metric)
     try:
         if loop.history:
             observer.taken_up(loop.history, loop.origin)
@@ -132,14 +132,14 @@ def fit(
         for layer, policy in policies.items():
             layer.dtype_policy = policy
     loop.finish()
-    val_accuracy = loop.best.val_accuracy
+    val_score = loop.best.val_score
     if policies:
         # What is kept computes in float32 again, unlike what validation has seen.
-        _, val_accuracy = Evaluator(model, data, data.validation)()
+        _, val_score = Evaluator(model, data, data.validation)()
     return FitResult(
         epochs=tuple(loop.history),
         kept_epoch=loop.best.kept_epoch,
-        val_accuracy=val_accuracy,
+        val_score=val_score,
         trainable_params=loop.trainable_params,
         seconds=loop.seconds,
         origin=loop.origin,

@@ -1,4 +1,4 @@
-"""Learning curves: a diagram of accuracy and one of loss for the baseline and for each stage."""
+"""Learning curves: a diagram of the metric and one of loss for the baseline and for each stage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netopt_cli.columns import describe
+from netopt_cli.metrics import find, is_metric
 from netopt_cli.records import StoredRun
 from netopt_cli.report import palette
 from netopt_cli.report.drawing import Dot, Drawing, Line
@@ -18,22 +20,26 @@ from netopt_cli.report.scales import (
     TOP,
     frame,
     scale,
+    score_text,
     short,
-    short_percent,
 )
 from netopt_cli.report.subject import Subject, finite
 
 _SIZE = (275, 200)
 _MOST_EPOCHS = 100_000
 _BASELINE = "baseline"
-_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+_LOSS = "loss"
 
 Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Training:
-    """The epochs of one training of one seed: by column, (epoch, value)."""
+    """The epochs of one training of one seed: by column, (epoch, value).
+
+    Attributes:
+        curves: Of the losses and the metrics, in the order of history.csv.
+    """
 
     name: str
     seed: int
@@ -49,7 +55,7 @@ def of_run(subject: Subject) -> list[Drawing]:
     colours = {entry.name: entry.colour for entry in subject.entries.values()}
     found = []
     for name, trainings in families.items():
-        for measure in ("accuracy", "loss"):
+        for measure in _measures(trainings):
             colour = colours.get(name, palette.BASELINE)
             if drawn := _draw(name, trainings, measure, colour):
                 found.append(drawn)
@@ -63,12 +69,23 @@ def read(run: StoredRun, seed: int) -> Iterator[Training]:
     for row in _rows(path):
         epoch = _number(row.get("epoch"))
         curves = found.setdefault(row.get("stage") or "", defaultdict(list))
-        for column in _COLUMNS[1:]:
-            value = _number(row.get(column))
+        for column, text in row.items():
+            value = _number(text) if _is_curve(column) else None
             if epoch is not None and value is not None:
                 curves[column].append((epoch, value))
     for name, curves in found.items():
         yield Training(name, seed, curves)
+
+
+def _is_curve(column: str | None) -> bool:
+    measure = (column or "").removeprefix("val_")
+    return measure == _LOSS or is_metric(measure)
+
+
+def _measures(trainings: Sequence[Training]) -> list[str]:
+    """What there are curves of, the loss last."""
+    columns = [column.removeprefix("val_") for each in trainings for column in each.curves]
+    return sorted(dict.fromkeys(columns), key=lambda measure: measure == _LOSS)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -107,11 +124,12 @@ def _draw(name: str, trainings: list[Training], measure: str, colour: str) -> Dr
     if not lines:
         return None
     width, height = _SIZE
-    drawing = Drawing(width, height, f"{name}: {measure}")
+    drawing = Drawing(width, height, f"{name}: {describe(measure).title}")
     epochs = [epoch for _, _, curve in lines for epoch, _ in curve]
     x = scale([*epochs, min(epochs) + 1], LEFT, width - RIGHT)
     y = scale([value for _, _, curve in lines for _, value in curve], height - BOTTOM, TOP)
-    text = short_percent if measure == "accuracy" else short
+    metric = find(measure)
+    text = score_text(metric) if metric else short
     frame(drawing, x, y, x_text=_whole, y_text=text, x_title="epoch")
     for training, column, curve in lines:
         is_validation = column == own[0]

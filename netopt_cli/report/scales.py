@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from netopt_cli.metrics import Metric
 from netopt_cli.report.drawing import Drawing, Label, Line
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 40
@@ -103,3 +104,8 @@ def short(value: float) -> str:
 
 def short_percent(value: float) -> str:
     return f"{100 * value:.4g} %"
+
+
+def score_text(metric: Metric) -> Callable[[float], str]:
+    """Writes the ticks of a metric."""
+    return short_percent if metric.is_fraction else short

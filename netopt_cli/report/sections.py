@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import yaml
 
 from netopt_cli import exit_table, export_table, robustness_table
-from netopt_cli.columns import FIGURES, METRICS, describe, figure_text, percent_text
+from netopt_cli.columns import describe, figure_text, percent_text
+from netopt_cli.metrics import ACCURACY
 from netopt_cli.report import confusion, curves, exits, histograms, layers, summary, tradeoff
 from netopt_cli.report.drawing import Drawing
 from netopt_cli.report.markup import Markup, element, joined, table
@@ -18,7 +19,7 @@ from netopt_cli.report.subject import Entry, Subject, facts_of, of, of_seed
 from netopt_cli.statistics import FEWEST
 
 _MAIN = (
-    "accuracy", "sparsity", "size_bytes", "size_packed_bytes", "latency_ms_median", "macs",
+    "sparsity", "size_bytes", "size_packed_bytes", "latency_ms_median", "macs",
     "params", "train_seconds",
 )  # fmt: skip
 _LATENCY_FACTS = ("runtime", "device", "threads", "warmup_runs", "timed_runs")
@@ -40,7 +41,7 @@ def of_run(subject: Subject) -> list[tuple[str, Markup]]:
     """Title and content of each section, in their order."""
     weights, problems = histograms.of_run(subject)
     matrices = confusion.of_run(subject)
-    if subject.main_line and not matrices:
+    if subject.main_line and subject.score == ACCURACY and not matrices:
         problems.append(
             "confusion matrix: the record has none (more than 32 classes, or an older netopt)"
         )
@@ -67,7 +68,8 @@ def stages(subject: Subject) -> Markup | None:
     entries = list(subject.entries.values())
     if not entries:
         return None
-    columns = [c for c in _MAIN if any(c in entry.figures for entry in entries)]
+    wanted = (subject.score, *_MAIN)
+    columns = [c for c in wanted if any(c in entry.figures for entry in entries)]
     header = ["stage", *(describe(c).title for c in columns), "change", "compared with"]
     has_verdicts = len(subject.runs) >= FEWEST
     if has_verdicts:
@@ -80,9 +82,9 @@ def stages(subject: Subject) -> Markup | None:
     words = (0, last - 1, last) if has_verdicts else (0, last)
     classes = ["dim" if entry.is_control else "" for entry in entries]
     told = (
-        "Accuracy, sparsity, bytes, latency (batch 1) and memory are those of the exported file. "
-        "Change: points of accuracy against the row compared with, the plain network trained as "
-        "long. "
+        f"{subject.metric.heading}, sparsity, bytes, latency (batch 1) and memory are those of the "
+        f"exported file. Change: {subject.metric.of_changes} against the row compared with, the "
+        "plain network trained as long. "
     )
     told += (
         f"Mean ± standard deviation over {len(subject.runs)} seeds."
@@ -98,22 +100,21 @@ def stages(subject: Subject) -> Markup | None:
 
 def _against_control(subject: Subject, entry: Entry) -> list[str]:
     other = subject.entries.get(entry.control or "")
-    found = subject.compared(entry, other, "accuracy") if other else None
+    found = subject.compared(entry, other, subject.score) if other else None
     if other is None or found is None:
         return ["", "", ""]
     verdict: str = found.verdict or ""
     if found.p is not None and verdict:
         verdict = f"{verdict} (p = {found.p:.2g})"
-    return [f"{100 * found.difference:+.2f}", other.name, verdict]
+    return [subject.metric.bare(found.difference, "+"), other.name, verdict]
 
 
 def _all_figures(entries: Sequence[Entry]) -> Markup:
     """Every column, with the rows of the run side by side, and 95 % intervals over seeds."""
     rows = []
-    for column in METRICS:
-        if any(column in entry.figures for entry in entries):
-            cells = [_full(column, entry) for entry in entries]
-            rows.append([column, *cells])
+    for column in dict.fromkeys(column for entry in entries for column in entry.figures):
+        cells = [_full(column, entry) for entry in entries]
+        rows.append([column, *cells])
     header = ["", *(entry.name for entry in entries)]
     return element("details", element("summary", "All columns of metrics.csv"), table(header, rows))
 
@@ -125,7 +126,7 @@ def _full(column: str, entry: Entry) -> str:
     text = figure_text(column, figure)
     if figure.low is None or figure.high is None or figure.low == figure.high:
         return text
-    write = FIGURES[column].text
+    write = describe(column).text
     return f"{text} [{write(figure.low)}, {write(figure.high)}]"
 
 
@@ -188,7 +189,7 @@ def _exports(subject: Subject) -> Markup | None:
     rows = rows_of(subject, "exports", export_table.KEYS)
     if not rows:
         return None
-    columns = ("accuracy", "size_bytes", "latency_ms_median", "peak_memory_bytes")
+    columns = (subject.score, "size_bytes", "latency_ms_median", "peak_memory_bytes")
     timed = [(latency.mean, row) for row in rows if (latency := row.figure("latency_ms_median"))]
     fastest: dict[str, SeedRows] = {}
     for _, row in sorted(timed, key=lambda each: each[0]):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from netopt_cli.columns import METRICS, describe
+from netopt_cli.columns import describe, figure_columns
 from netopt_cli.errors import RecordError
+from netopt_cli.metrics import Metric, metric_named
 from netopt_cli.records import StoredRun
 from netopt_cli.report import palette
 from netopt_cli.run_groups import Group, Skipped, sifted
@@ -57,6 +58,7 @@ class Subject:
         run: The first seed, for what all have in common.
         runs: By seed.
         skipped: Seeds without figures, and why.
+        score: The name of the metric that counts.
         entries: By name, in the order of the table.
     """
 
@@ -68,7 +70,13 @@ class Subject:
         self.run = group.any
         self.head = head or group.any
         self.skipped = skipped
+        self.score = group.metric
         self.entries = {each.name: each for each in _entries(group)}
+
+    @property
+    def metric(self) -> Metric:
+        """What counts."""
+        return metric_named(self.score)
 
     @property
     def baseline(self) -> Entry | None:
@@ -172,7 +180,7 @@ def _entries(group: Group) -> Iterator[Entry]:
             colour = palette.series(number)
             number += 1
         values: dict[str, dict[int, float]] = {}
-        for column in METRICS:
+        for column in figure_columns([row]):
             found = {s: v for s, v in group.values(name, column).items() if finite(v) is not None}
             if found:
                 values[column] = found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netopt_cli.columns import describe, figure_text
+from netopt_cli.metrics import ACCURACY, Metric
 from netopt_cli.report.markup import Markup, element, joined
 from netopt_cli.report.subject import Entry, Subject
 from netopt_cli.statistics import ALPHA, FEWEST, PAIRED_TEST, Comparison
@@ -31,7 +32,7 @@ def section(subject: Subject) -> Markup | None:
     last, first = subject.last, subject.baseline
     if last is None or first is None:
         return None
-    tiles = [_accuracy_tile(subject, last)]
+    tiles = [_score_tile(subject, last)]
     tiles += [_cost_tile(subject, last, first, column) for column in _COSTS]
     return joined(
         element("p", " ".join(sentences(subject)), class_="lead"),
@@ -40,15 +41,19 @@ def section(subject: Subject) -> Markup | None:
 
 
 def sentences(subject: Subject) -> Iterator[str]:
-    """The result in words: accuracy with its control, then what was gained, then the doubt."""
+    """The result in words: the metric with its control, then what was gained, then the doubt."""
     last, first = subject.last, subject.baseline
-    if last is None or first is None or "accuracy" not in last.figures:
+    if last is None or first is None or subject.score not in last.figures:
         return
     after = "of the baseline" if last is first else f"after {last.name}"
-    accuracy = figure_text("accuracy", last.figures["accuracy"])
+    score = figure_text(subject.score, last.figures[subject.score])
+    title = subject.metric.title
     differences = list(_differences(subject, last, first))
     told = f", {' and '.join(differences)}" if differences else ""
-    yield f"The file {after} gets {accuracy} of the test split right{told}."
+    if subject.score == ACCURACY:
+        yield f"The file {after} gets {score} of the test split right{told}."
+    else:
+        yield f"On the test split, {title} of the file {after} is {score}{told}."
     gains = [
         f"{what} {text}".strip()
         for column, what in _NAMED.items()
@@ -59,18 +64,18 @@ def sentences(subject: Subject) -> Iterator[str]:
     if len(subject.runs) >= FEWEST:
         yield f"Verdicts: {PAIRED_TEST}, alpha {ALPHA}, {len(subject.runs)} seeds."
     else:
-        yield "With fewer than 3 seeds no difference in accuracy is proven."
+        yield f"With fewer than 3 seeds no difference in {title} is proven."
 
 
 def _differences(subject: Subject, last: Entry, first: Entry) -> Iterator[str]:
-    """What the accuracy differs by from the control's and the baseline's."""
+    """What the metric differs by from the control's and the baseline's."""
     control = subject.entries.get(last.control or "")
     for other, what in ((control, "its control"), (first, "the baseline")):
         if other is None or other is last or (other is first and what.startswith("its")):
             continue
-        found = subject.compared(last, other, "accuracy")
+        found = subject.compared(last, other, subject.score)
         if found is not None:
-            yield f"{_points(found)} {what}{_judged(found)}"
+            yield f"{_apart(subject.metric, found)} {what}{_judged(found)}"
 
 
 def ratio_text(entry: Entry, first: Entry, column: str) -> str:
@@ -86,10 +91,10 @@ def ratio_text(entry: Entry, first: Entry, column: str) -> str:
     return f"{ratio:.2f} × {better}" if ratio > 1 else f"{1 / ratio:.2f} × {worse}"
 
 
-def _points(found: Comparison) -> str:
+def _apart(metric: Metric, found: Comparison) -> str:
     """The difference in words: `1.67 points below`."""
-    points = 100 * found.difference
-    return f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
+    where = "below" if found.difference < 0 else "above"
+    return f"{metric.amount(abs(found.difference))} {where}"
 
 
 def _judged(found: Comparison) -> str:
@@ -98,19 +103,20 @@ def _judged(found: Comparison) -> str:
     return f" ({found.verdict}, p = {found.p:.2g})"
 
 
-def _accuracy_tile(subject: Subject, last: Entry) -> Markup | None:
-    if "accuracy" not in last.figures:
+def _score_tile(subject: Subject, last: Entry) -> Markup | None:
+    score, metric = subject.score, subject.metric
+    if score not in last.figures:
         return None
     other = subject.entries.get(last.control or "") or subject.baseline
-    found = subject.compared(last, other, "accuracy") if other not in (None, last) else None
+    found = subject.compared(last, other, score) if other not in (None, last) else None
     if found is None or other is None:
-        return _tile("accuracy", last, "", "")
-    said = f"{_points(found)} {other.name}"
+        return _tile(score, last, "", "")
+    said = f"{_apart(metric, found)} {other.name}"
     if found.low is not None and found.high is not None:
-        said += f", 95 % from {100 * found.low:+.2f} to {100 * found.high:+.2f}"
+        said += f", 95 % from {metric.bare(found.low, '+')} to {metric.bare(found.high, '+')}"
     mark = {"better": "good", "worse": "bad"}.get(found.verdict or "", "")
     verdict = element("span", found.verdict, class_=f"chip {mark}") if found.verdict else None
-    return _tile("accuracy", last, joined(said, " " if verdict else None, verdict), mark)
+    return _tile(score, last, joined(said, " " if verdict else None, verdict), mark)
 
 
 def _cost_tile(subject: Subject, last: Entry, first: Entry, column: str) -> Markup | None:

@@ -55,7 +55,7 @@ class SweepReport:
             entry = Subject(line.group).entries[line.row]
             points.append((str(number), replace(entry, colour=palette.series(number - 1))))
         front = [str(number) for number, line in enumerate(lines, start=1) if line.on_front]
-        return tradeoff.of_runs(points, front)
+        return tradeoff.of_runs(points, lines[0].metric, front)
 
 
 def _overview(lines: Sequence[Line]) -> Markup:

@@ -1,4 +1,4 @@
-"""The trade-off: accuracy against what a network costs, one diagram a cost."""
+"""The trade-off: the metric against what a network costs, one diagram a cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from netopt_cli.columns import describe
+from netopt_cli.metrics import metric_named
 from netopt_cli.report.drawing import Dot, Drawing, Label, Line
 from netopt_cli.report.scales import (
     BOTTOM,
@@ -16,8 +17,8 @@ from netopt_cli.report.scales import (
     Scale,
     frame,
     scale,
+    score_text,
     short,
-    short_percent,
 )
 from netopt_cli.report.subject import Entry, Subject
 from netopt_cli.statistics import Summary
@@ -25,9 +26,9 @@ from netopt_cli.statistics import Summary
 COSTS = ("size_bytes", "size_packed_bytes", "latency_ms_median")
 _SIZE = (372, 300)
 _TITLES = {
-    "size_bytes": ("Accuracy against the file", "kB"),
-    "size_packed_bytes": ("Accuracy against the packed file", "kB"),
-    "latency_ms_median": ("Accuracy against latency", "ms, batch 1"),
+    "size_bytes": ("the file", "kB"),
+    "size_packed_bytes": ("the packed file", "kB"),
+    "latency_ms_median": ("latency", "ms, batch 1"),
 }
 _UNITS = {"kB": 1000.0}
 
@@ -39,7 +40,7 @@ class _Point:
     name: str
     colour: str
     is_hollow: bool
-    accuracy: Summary
+    score: Summary
     cost: Summary
     to: str | None
     """The point that a dashed line leads to."""
@@ -50,49 +51,60 @@ def of_run(subject: Subject) -> list[Drawing]:
     bars are 95 % intervals over the seeds."""
     entries = list(subject.entries.values())
     line = [entry.name for entry in subject.main_line]
-    return [drawn for cost in COSTS if (drawn := _draw(_points(entries, cost), cost, line))]
+    score = subject.score
+    return [
+        drawn
+        for cost in COSTS
+        if (drawn := _draw(_points(entries, score, cost), score, cost, line))
+    ]
 
 
-def of_runs(points: Sequence[tuple[str, Entry]], front: Sequence[str]) -> list[Drawing]:
-    """A point for each run, by its name; those on the front of accuracy and file are joined."""
+def of_runs(points: Sequence[tuple[str, Entry]], score: str, front: Sequence[str]) -> list[Drawing]:
+    """A point for each run, by its name; those on the front of the metric and the file are joined.
+
+    Args:
+        score: The name of the metric that counts in all of them.
+    """
     found = []
     for cost in COSTS:
         named = [
-            _Point(name, entry.colour, False, entry.figures["accuracy"], entry.figures[cost], None)
+            _Point(name, entry.colour, False, entry.figures[score], entry.figures[cost], None)
             for name, entry in points
-            if {"accuracy", cost} <= entry.figures.keys()
+            if {score, cost} <= entry.figures.keys()
         ]
         named.sort(key=lambda point: point.cost.mean)
         joined = [p.name for p in named if p.name in front] if cost == COSTS[0] else []
-        if drawn := _draw(named, cost, joined):
+        if drawn := _draw(named, score, cost, joined):
             found.append(drawn)
     return found
 
 
-def _points(entries: Sequence[Entry], cost: str) -> list[_Point]:
+def _points(entries: Sequence[Entry], score: str, cost: str) -> list[_Point]:
     return [
         _Point(
-            each.name, each.colour, each.is_control, each.figures["accuracy"], each.figures[cost],
+            each.name, each.colour, each.is_control, each.figures[score], each.figures[cost],
             each.control if each.role == "stage" else None,
         )
         for each in entries
-        if {"accuracy", cost} <= each.figures.keys()
+        if {score, cost} <= each.figures.keys()
     ]  # fmt: skip
 
 
-def _draw(points: Sequence[_Point], cost: str, line: Sequence[str]) -> Drawing | None:
+def _draw(points: Sequence[_Point], score: str, cost: str, line: Sequence[str]) -> Drawing | None:
     if not points:
         return None
+    metric = metric_named(score)
     title, unit = _TITLES[cost]
     divisor = _UNITS.get(unit, 1.0)
     width, height = _SIZE
-    drawing = Drawing(width, height, title)
+    better = "" if metric.higher_is_better else " (less is better)"
+    drawing = Drawing(width, height, f"{metric.heading} against {title}{better}")
     costs = [value / divisor for point in points for value in _ends(point.cost)]
     x = scale(costs, LEFT, width - RIGHT - 12, may_be_log=True)
-    accuracies = [value for point in points for value in _ends(point.accuracy)]
-    y = scale(accuracies, height - BOTTOM, TOP)
-    frame(drawing, x, y, x_text=short, y_text=short_percent, x_title=unit)
-    at = {point.name: (x(point.cost.mean / divisor), y(point.accuracy.mean)) for point in points}
+    scores = [value for point in points for value in _ends(point.score)]
+    y = scale(scores, height - BOTTOM, TOP)
+    frame(drawing, x, y, x_text=short, y_text=score_text(metric), x_title=unit)
+    at = {point.name: (x(point.cost.mean / divisor), y(point.score.mean)) for point in points}
     joined = tuple(at[name] for name in line if name in at)
     if len(joined) > 1:
         drawing.add(Line(joined, "muted", 1.5))
@@ -102,8 +114,8 @@ def _draw(points: Sequence[_Point], cost: str, line: Sequence[str]) -> Drawing |
         _add_bars(drawing, point, x, y, divisor)
     for point in points:
         where = at[point.name]
-        text = describe("accuracy").text(point.accuracy.mean)
-        told = f"{point.name}: {text}, {describe(cost).text(point.cost.mean)}"
+        text = describe(cost).text(point.cost.mean)
+        told = f"{point.name}: {metric.text(point.score.mean)}, {text}"
         radius = 3.5 if point.is_hollow else 5.5
         drawing.add(Dot(*where, point.colour, radius, point.is_hollow, told))
     _add_names(drawing, points, at)
@@ -117,8 +129,8 @@ def _ends(figure: Summary) -> tuple[float, ...]:
 
 
 def _add_bars(drawing: Drawing, point: _Point, x: Scale, y: Scale, divisor: float) -> None:
-    at = (x(point.cost.mean / divisor), y(point.accuracy.mean))
-    low, high = point.accuracy.low, point.accuracy.high
+    at = (x(point.cost.mean / divisor), y(point.score.mean))
+    low, high = point.score.low, point.score.high
     if low is not None and high is not None:
         drawing.add(Line(((at[0], y(low)), (at[0], y(high))), point.colour, 1.5, opacity=0.7))
     low, high = point.cost.low, point.cost.high

@@ -39,10 +39,6 @@ class Regression(Task):
     def metric(self) -> str:
         return "rmse"
 
-    @property
-    def higher_is_better(self) -> bool:
-        return False
-
     def labels(self, split: str, y: np.ndarray) -> np.ndarray:
         """Returns (n, values) float32."""
         y = numbers(split, y).astype(np.float32)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from netopt_cli.contracts import TrackedRun
 from netopt_cli.observer import Epoch
-from netopt_cli.tracked import curves, figures, require_packages
+from netopt_cli.tracked import curves_of_stage, figures, require_packages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ class MLflow:
         return self._run
 
     def epoch(self, epoch: Epoch) -> None:
-        self._log(curves(epoch), epoch.epoch)
+        self._log(curves_of_stage(epoch), epoch.epoch)
 
     def row(self, row: Mapping[str, Any]) -> None:
         self._log(figures(row), 0)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from netopt_cli.contracts import TrackedRun
 from netopt_cli.files import storage
 from netopt_cli.observer import Epoch
-from netopt_cli.tracked import CURVES
+from netopt_cli.tracked import curves
 
 
 class TensorBoard:
@@ -30,8 +30,8 @@ class TensorBoard:
                 self._writers[epoch.stage] = tf.summary.create_file_writer(logs)
             writer = self._writers[epoch.stage]
             with writer.as_default(step=epoch.epoch):
-                for name in CURVES:
-                    tf.summary.scalar(name, getattr(epoch, name))
+                for name, value in curves(epoch).items():
+                    tf.summary.scalar(name, value)
             writer.flush()
 
     def row(self, row: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from netopt_cli.contracts import TrackedRun
 from netopt_cli.observer import Epoch
-from netopt_cli.tracked import curves, figures, require_packages
+from netopt_cli.tracked import curves_of_stage, figures, require_packages
 
 if TYPE_CHECKING:
     import wandb
@@ -69,7 +69,7 @@ class WandB:
             self._stages.add(epoch.stage)
             self._run.define_metric(f"{epoch.stage}/*", step_metric=axis)
         # The steps of W&B go up over all trainings, also from one process to the next.
-        self._run.log({axis: epoch.epoch, **curves(epoch)}, step=self._step)
+        self._run.log({axis: epoch.epoch, **curves_of_stage(epoch)}, step=self._step)
         self._step += 1
 
     def row(self, row: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from stored_runs import CONFIG, drawn, rows, write_run, write_seeds
+from stored_runs import CONFIG, drawn, judged, rows, write_run, write_seeds
 
 from netopt_cli import app
 from netopt_cli.completion import candidates
@@ -152,6 +152,30 @@ def test_compare_for_programs(capsys: Capture) -> None:
     assert [row["n"] for row in table] == ["5", "1", "1"]
     assert app.main([*words, "markdown"]) == EXIT_OK
     assert "| 1 | seeds | prune | 0-4 |" in capsys.readouterr().out
+
+
+def test_a_run_of_another_task_goes_through_all_commands(capsys: Capture) -> None:
+    found = {seed: judged("rmse", 4.0, 4.1, 3.9 + 0.01 * seed) for seed in range(3)}
+    write_seeds(Path("runs/errors"), found)
+    write_run(Path("runs/d"), found=judged("ndcg_at_10", 0.3, 0.3, 0.4))
+    assert app.main(["runs"]) == EXIT_OK
+    table = capsys.readouterr().out.splitlines()
+    assert "accuracy" in table[0] and "RMSE" in table[0] and "NDCG@10" in table[0]
+    assert any(line.startswith("errors") and "3.91" in line for line in table)
+    assert listed(capsys, "--where", "rmse<4", "--sort", "rmse") == ["errors"]
+    assert app.main(["compare", "runs/errors", "--stage", "all"]) == EXIT_OK
+    text = capsys.readouterr().out
+    assert "RMSE" in text and "accuracy" not in text and "3.91 ± 0.01" in text
+    assert app.main(["compare", "runs/errors", "--cost", "rmse"]) == EXIT_WRONG_INPUT
+    assert "--cost must be a column other than rmse" in capsys.readouterr().err
+    for words in (["compare", "runs/errors"], ["check", "--baseline", "x.json"]):
+        if words[0] == "check":
+            assert app.main([*words, "runs/errors", "--update"]) == EXIT_OK
+            assert app.main([*words, "runs/errors"]) == EXIT_OK
+            capsys.readouterr()
+        assert app.main([*words, "runs/d"]) == EXIT_WRONG_INPUT
+        error = capsys.readouterr().err
+        assert "by rmse" in error and "by ndcg_at_10" in error
 
 
 def test_check_gates_a_drop_and_reports_it(capsys: Capture) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from command_line import CommandLine
-from stored_runs import CONFIG, drawn, rows, write_run, write_seeds
+from stored_runs import CONFIG, drawn, judged, rows, write_run, write_seeds
 
 from netopt_cli import app
 from netopt_cli.errors import EXIT_OK, EXIT_WRONG_INPUT
@@ -191,6 +191,38 @@ def test_seeds_give_intervals_and_a_verdict(tmp_path: Path) -> None:
     )
     assert "5 seeds" in page.sections["stages"] and "worse (p = " in page.sections["stages"]
     assert "seed-9: failed: diverged" in page.sections["notes"]
+
+
+def test_a_run_of_another_task_is_told_by_its_metric(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", found=judged("rmse", 4.0, 4.1, 3.5, mae=2.25))
+    epochs = "baseline,1,0.5,0.6,4.2\nbaseline,2,0.4,0.5,4.0\n"
+    (run / "history.csv").write_text(f"stage,epoch,loss,val_loss,val_rmse\n{epochs}")
+    page = reported(run)
+    summary = page.sections["summary"]
+    assert "RMSE of the file after prune is 3.5, 0.6 below its control" in summary
+    assert "no difference in RMSE is proven" in summary and "right" not in summary
+    assert "difference of RMSE against" in page.sections["stages"]
+    assert "mae" in page.sections["stages"], "further metrics are among all columns"
+    assert "baseline: RMSE" in page.sections["learning-curves"]
+    assert "RMSE against the file (less is better)" in page.sections["trade-off"]
+    assert "confusion" not in page.sections and "confusion" not in page.sections["notes"].lower()
+    assert "accuracy" not in " ".join(page.sections.values()).lower()
+
+
+def test_a_ranking_over_seeds_has_a_verdict_in_its_own_unit(tmp_path: Path) -> None:
+    found = {seed: judged("ndcg_at_10", 0.3, 0.3, 0.4 + 0.01 * seed) for seed in range(3)}
+    page = reported(write_seeds(tmp_path / "seeds", found))
+    summary = page.sections["summary"]
+    assert "0.41 ± 0.01" in summary and "0.11 above its control (better" in summary
+    assert "NDCG@10 0.41 ± 0.01" in " ".join(summary.split()), "it has the first tile"
+    assert "+0.11" in page.sections["stages"] and "points" not in page.sections["stages"]
+
+
+def test_a_sweep_over_tasks_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", found=judged("rmse", 4.0, 4.1, 3.5))
+    assert app.main(["report", str(tmp_path)]) == EXIT_WRONG_INPUT
+    assert "a by accuracy, b by rmse" in capsys.readouterr().err
 
 
 def test_exits_and_robustness_where_they_are_on_the_record(tmp_path: Path) -> None:

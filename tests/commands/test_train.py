@@ -43,7 +43,8 @@ class Stage:
         self.calls.append({"config": config, "run_dir": run_dir, **given})
         self.act(config, run_dir)
         row: dict[str, Any] = dict.fromkeys(COLUMNS, np.float32(0.5))
-        row |= {"stage": "baseline", "role": "baseline", "control": None, "loss": float("nan")}
+        row |= {"stage": "baseline", "role": "baseline", "control": None, "loss": float("nan"),
+                "metric": "accuracy"}  # fmt: skip
         return SimpleNamespace(run_dir=run_dir, rows=[row])
 
 

@@ -52,14 +52,14 @@ def test_prune_reaches_its_sparsity_exactly(bench: Bench, scope: str, schedule: 
 
 def test_prune_removes_the_smallest_and_training_recovers(bench: Bench) -> None:
     network = bench.fit(bench.fresh(), epochs=6)
-    before = bench.results[-1].val_accuracy
+    before = bench.results[-1].val_score
     weights = {path: v.numpy() for path, v in kernels(network.model).items()}
     network = apply(Prune(sparsity=0.5, schedule="one_shot", epochs=3), network, bench)
     everything = np.concatenate([np.abs(w).ravel() for w in weights.values()])
     threshold = np.quantile(everything, 0.5)
     for path, variable in kernels(network.model).items():
         np.testing.assert_array_equal(variable.numpy() == 0, np.abs(weights[path]) < threshold)
-    assert bench.results[-1].val_accuracy >= before - 0.05
+    assert bench.results[-1].val_score >= before - 0.05
 
 
 def test_zeros_survive_later_training_and_other_stages(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_every_criterion_ends_at_the_sparsity(
     assert sum(len(result.epochs) for result in bench.results) == epochs
     assert network.properties == {"zeros"}
     if criterion != "random" and (criterion, schedule) != ("movement", "polynomial"):
-        assert bench.results[-1].val_accuracy > 0.9
+        assert bench.results[-1].val_score > 0.9
 
 
 def test_criteria_that_know_something_beat_the_random_mask(

@@ -21,8 +21,8 @@ def run_in(folder: Path, **changed: Any) -> TrackedRun:
     return TrackedRun(**given | changed)
 
 
-def epoch(stage: str, number: int, loss: float = 0.5) -> Epoch:
-    return Epoch(stage, number, 3, loss, 0.8, 0.6, 0.7, 0.001, 1.0, 1000.0)
+def epoch(stage: str, number: int, loss: float = 0.5, metric: str = "accuracy") -> Epoch:
+    return Epoch(stage, number, 3, loss, 0.8, 0.6, 0.7, 0.001, 1.0, 1000.0, metric)
 
 
 def tell_all(tracker: Tracker, folder: Path, status: str = "completed") -> None:
