@@ -213,6 +213,7 @@ class Dataset:
             labels.
         task: What is to be learned.
         inputs: What the values of a sample are.
+        notes: What is to be said of how it was read.
     """
 
     name: str
@@ -227,6 +228,7 @@ class Dataset:
     fingerprint: str
     task: Task = field(default_factory=Classification)
     inputs: Inputs = field(default_factory=Inputs)
+    notes: tuple[str, ...] = ()
 
     def normalized_batches(
         self, source: Source, batch_size: int
