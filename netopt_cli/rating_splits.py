@@ -31,10 +31,8 @@ def held_back(
     if rule == "temporal":
         chosen[by_time[count - round(fraction * count) :]] = True
         return chosen
-    if rule == "random":
-        order = np.random.default_rng(seed).permutation(count)
-    else:
-        order = by_time[::-1]
+    drawn = np.random.default_rng(seed).permutation(count)
+    order = drawn if rule == "random" else by_time[::-1]
     # All ratings of a user beside one another, those to be held back first.
     order = order[np.argsort(users[order], kind="stable")]
     _, starts, sizes = np.unique(users[order], return_index=True, return_counts=True)

@@ -81,6 +81,12 @@ def load(
     """
     if task.name != "ranking":
         raise DataError(f"data=ratings needs task=ranking. Received: task={task.name}")
+    taken = sorted({"user", "history", "numbers"} & set(user_features))
+    if taken:
+        raise DataError(
+            f"data.user_features must not be called as other parts of a sample are. Received: "
+            f"{taken[0]}. data.columns gives columns other names"
+        )
     table = read_ratings(
         path,
         columns=columns,
@@ -91,16 +97,7 @@ def load(
         timestamp=timestamp_column,
         further=[*user_features, *user_numbers],
     )
-    notes = []
-    count = len(table)
-    table = table.without_duplicates(duplicates)
-    if len(table) < count:
-        notes.append(f"{count - len(table):,} ratings of an item rated again were left out")
-    if min_rating is not None:
-        count = len(table)
-        table = table.take(table.ratings >= min_rating)
-        notes.append(f"{count - len(table):,} ratings below {min_rating:g} were left out")
-
+    table, notes = _cleaned(table, duplicates, min_rating)
     _, user_of = np.unique(table.users, return_inverse=True)
     in_test = held_back(user_of, table.times, split, test_fraction, TEST_SPLIT_SEED)
     digest = table.digest()
@@ -111,7 +108,8 @@ def load(
     known_users, known_items = users(known.users), items(known.items)
     held = held_back(known_users, known.times, split, validation_fraction, seed)
     held = given_back(known_users, known_items, held)
-    for name, size in (("train", (~held).sum()), ("validation", held.sum()), ("test", len(test))):
+    sizes = {"train": (~held).sum(), "validation": held.sum(), "test": len(test)}
+    for name, size in sizes.items():
         if size == 0:
             raise DataError(
                 f"{table.file}: {len(table):,} ratings leave the {name} split empty with "
@@ -153,6 +151,21 @@ def load(
         inputs=Inputs((*fields, *about.fields)),
     )
     return replace(data, fingerprint=digest.hexdigest(), notes=tuple(notes))
+
+
+def _cleaned(
+    table: RatingTable, duplicates: Literal["last", "refuse"], min_rating: float | None
+) -> tuple[RatingTable, list[str]]:
+    """What counts of a table, and what is to be said of what does not."""
+    notes = []
+    alone = table.without_duplicates(duplicates)
+    if len(alone) < len(table):
+        notes.append(f"{len(table) - len(alone):,} ratings of an item rated again were left out")
+    if min_rating is None:
+        return alone, notes
+    high = alone.take(alone.ratings >= min_rating)
+    notes.append(f"{len(alone) - len(high):,} ratings below {min_rating:g} were left out")
+    return high, notes
 
 
 class _Numbering:
