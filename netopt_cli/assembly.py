@@ -16,6 +16,7 @@ from netopt_cli.augment import AugmentOptions, augmentation
 from netopt_cli.dataset import ArraySource, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
 from netopt_cli.inputs import VALUES, Inputs
+from netopt_cli.sample_reader import SampleReader, default_reader
 from netopt_cli.task.classification import CLASSIFICATION
 from netopt_cli.tasks import Sources, Task
 
@@ -49,6 +50,8 @@ def assemble(
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
     inputs: Inputs = VALUES,
+    reader: SampleReader | None = None,
+    fingerprint: str | None = None,
 ) -> Dataset:
     """Checks what a loader read and makes the data set of it; every loader ends here.
 
@@ -68,6 +71,9 @@ def assemble(
         task: What is to be learned; it says what labels look like, and splits are stratified as it
             says.
         inputs: What the values of a sample are. Tokens and ids come as int32.
+        reader: What makes a sample of what a person has; None where files of arrays or images do.
+        fingerprint: SHA-256 (hex) of what was read, where a loader makes the samples of it by the
+            seed; None is that of the samples.
 
     Raises:
         DataError: the data is malformed or inconsistent; see the message.
@@ -108,9 +114,10 @@ def assemble(
         test=sources["test"],
         normalization=_normalization(sources["train"], normalize, inputs),
         augment=augment_batch,
-        fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        fingerprint=fingerprint or hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         task=task.fitted(sources["train"]),
         inputs=inputs,
+        reader=reader or default_reader(shape, sources["train"].dtype),
     )
 
 

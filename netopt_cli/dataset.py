@@ -25,6 +25,8 @@ from netopt_cli.tasks import Task
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from netopt_cli.sample_reader import SampleReader
+
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
 
@@ -213,6 +215,7 @@ class Dataset:
             labels.
         task: What is to be learned.
         inputs: What the values of a sample are.
+        reader: What makes a sample of what a person has, for `netopt predict`.
     """
 
     name: str
@@ -227,6 +230,7 @@ class Dataset:
     fingerprint: str
     task: Task = field(default_factory=Classification)
     inputs: Inputs = field(default_factory=Inputs)
+    reader: SampleReader | None = None
 
     def normalized_batches(
         self, source: Source, batch_size: int

@@ -22,6 +22,7 @@ from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import TargetError
 from netopt_cli.inputs import Field, Inputs
 from netopt_cli.networks import build_network
+from netopt_cli.preparation import load_data
 from netopt_cli.tables import COLUMNS
 
 FOLDERS = catalog.config_folders()
@@ -208,7 +209,23 @@ def image_folder(folder: Path) -> Path:
     return folder
 
 
+def text_csv(folder: Path) -> Path:
+    rows = ["text,label", *["a fine film,good", "a dull film,bad"] * 10]
+    (folder / "own.csv").write_text("\n".join(rows))
+    return folder / "own.csv"
+
+
+def imdb_folders(folder: Path) -> Path:
+    for part in ("train/pos", "train/neg", "test/pos", "test/neg"):
+        (folder / part).mkdir(parents=True)
+        for index in range(10):
+            (folder / part / f"{index}_7.txt").write_text("a fine film")
+    return folder
+
+
 DATA_WRITERS = {
+    "imdb": imdb_folders,
+    "text_csv": text_csv,
     "mnist": idx_files,
     "fashion_mnist": idx_files,
     "cifar10": lambda folder: cifar_files(folder, coarse=0),
@@ -218,16 +235,24 @@ DATA_WRITERS = {
 }
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Keras would download."""
+    reuters, x, y = keras.datasets.reuters, [[1, 4, 5]] * 100, np.arange(100) % 46
+    monkeypatch.setattr(reuters, "load_data", lambda: ((x, y), (x, y)))
+    monkeypatch.setattr(reuters, "get_word_index", lambda: {"the": 1, "oil": 2})
+
+
 @pytest.mark.parametrize("name", choices("data"))
-def test_data(name: str, tmp_path: Path) -> None:
+def test_data(name: str, tmp_path: Path, no_network: None) -> None:
     writer = DATA_WRITERS.get(name)
     needs = [f"data.path={writer(tmp_path)}"] if writer else []
     cfg = compose([f"data={name}", *needs])
-    data = build(cfg.data, allow=(), where="data", seed=0)
+    data = load_data(cfg, ())
     assert data.classes == len(data.class_names) >= 2
     assert min(len(data.train), len(data.validation), len(data.test)) > 0
     x, y = next(data.normalized_batches(data.train, 5))
-    assert x.dtype == np.float32 and x.shape == (5, *data.shape)
+    assert x.dtype == data.inputs.dtype and x.shape == (5, *data.shape)
     assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
     again = build(cfg.data, allow=(), where="data", seed=0)
     assert data.fingerprint == again.fingerprint
