@@ -15,6 +15,9 @@ from pydantic import Field
 from netopt_cli.augment import AugmentOptions, augmentation
 from netopt_cli.dataset import ArraySource, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
+from netopt_cli.inputs import VALUES, Inputs
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Sources, Task
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NormalizeRule = Literal["auto", "none", "unit", "standardize"]
@@ -44,6 +47,8 @@ def assemble(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
+    inputs: Inputs = VALUES,
 ) -> Dataset:
     """Checks what a loader read and makes the data set of it; every loader ends here.
 
@@ -60,44 +65,52 @@ def assemble(
             `standardize` gives every channel mean 0 and deviation 1 over the training split.
         augment: The arguments of `augment.augmentation`; for images only.
         train_limit: Keeps that many training samples (stratified, by `seed`).
+        task: What is to be learned; it says what labels look like, and splits are stratified as it
+            says.
+        inputs: What the values of a sample are. Tokens and ids come as int32.
 
     Raises:
         DataError: the data is malformed or inconsistent; see the message.
     """
     sources = {
-        split: _checked(split, given)
+        split: _checked(split, given, task)
         for split, given in (("train", train), ("validation", validation), ("test", test))
         if given is not None
     }
-    names = _class_names(sources, class_names)
+    _check_alike(sources)
+    outputs = task.outputs(sources, class_names)
     digests = [f"{split} {source.digest()}" for split, source in sources.items()]
     if "test" not in sources:
         sources["train"], sources["test"] = _cut_off(
-            sources["train"], "test", test_fraction, TEST_SPLIT_SEED
+            sources["train"], "test", test_fraction, TEST_SPLIT_SEED, task
         )
     if "validation" not in sources:
         sources["train"], sources["validation"] = _cut_off(
-            sources["train"], "validation", validation_fraction, seed
+            sources["train"], "validation", validation_fraction, seed, task
         )
     if train_limit is not None:
-        sources["train"] = _limited(sources["train"], train_limit, len(names), seed)
+        sources["train"] = _limited(sources["train"], train_limit, outputs.count, seed, task)
+    sources = task.prepared(sources, seed)
     shape = sources["train"].shape
     augment_batch = augmentation(**(augment or {}))
-    if augment_batch is not None and len(shape) != 3:
+    if augment_batch is not None and not (len(shape) == 3 and task.augments and inputs.are_values):
         raise DataError(
-            f"augment needs images (height, width, channels). Received: samples of shape {shape}."
+            "augment needs images (height, width, channels), and labels that stay right. "
+            f"Received: samples of shape {shape}, task={task.name}."
         )
     return Dataset(
         name=name,
         shape=shape,
-        classes=len(names),
-        class_names=names,
+        classes=outputs.count,
+        class_names=outputs.names,
         train=sources["train"],
         validation=sources["validation"],
         test=sources["test"],
-        normalization=_normalization(sources["train"], normalize),
+        normalization=_normalization(sources["train"], normalize, inputs),
         augment=augment_batch,
         fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        task=task.fitted(sources["train"]),
+        inputs=inputs,
     )
 
 
@@ -125,7 +138,9 @@ def stratified_choice(y: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _cut_off(source: Source, split: str, fraction: float, seed: int) -> tuple[Source, Source]:
+def _cut_off(
+    source: Source, split: str, fraction: float, seed: int, task: Task
+) -> tuple[Source, Source]:
     if not 0 < fraction < 1:
         raise DataError(
             f"{split}_fraction must be in (0, 1). Received: {split}_fraction={fraction}"
@@ -136,25 +151,25 @@ def _cut_off(source: Source, split: str, fraction: float, seed: int) -> tuple[So
         raise DataError(
             f"{split}_fraction={fraction} of {len(source)} samples leaves the {empty} split empty."
         )
-    chosen = stratified_choice(source.y, count, seed)
+    chosen = stratified_choice(task.strata(source.y), count, seed)
     rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
     return source.take(rest), source.take(chosen)
 
 
-def _limited(source: Source, train_limit: int, classes: int, seed: int) -> Source:
-    if train_limit < classes:
+def _limited(source: Source, train_limit: int, classes: int, seed: int, task: Task) -> Source:
+    if task.is_classification and train_limit < classes:
         raise DataError(
             f"train_limit must be at least the number of classes, {classes}. "
             f"Received: train_limit={train_limit}"
         )
     if train_limit >= len(source):
         return source
-    return source.take(stratified_choice(source.y, train_limit, seed))
+    return source.take(stratified_choice(task.strata(source.y), train_limit, seed))
 
 
-def _checked(split: str, given: Split) -> Source:
+def _checked(split: str, given: Split, task: Task) -> Source:
     if isinstance(given, tuple):
-        x, y = _samples(split, np.asarray(given[0])), _labels(split, np.asarray(given[1]))
+        x, y = _samples(split, np.asarray(given[0])), task.labels(split, np.asarray(given[1]))
         if len(x) != len(y):
             raise DataError(
                 f"The {split} split needs one label a sample. "
@@ -167,6 +182,8 @@ def _checked(split: str, given: Split) -> Source:
 
 
 def _samples(split: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.int32:  # of tokens and ids, which loaders make themselves
+        return x
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise DataError(
             f"The {split} samples must be uint8 or float. Received: {x.dtype}. Convert them first, "
@@ -193,69 +210,22 @@ def _samples(split: str, x: np.ndarray) -> np.ndarray:
     return x[..., np.newaxis] if x.ndim == 3 else x  # (n, h, w) -> (n, h, w, 1)
 
 
-def _labels(split: str, y: np.ndarray) -> np.ndarray:
-    """Returns (n,) int32 of (n,), (n, 1) or one-hot (n, classes)."""
-    if not (np.issubdtype(y.dtype, np.number) or y.dtype == np.bool_) or np.iscomplexobj(y):
-        raise DataError(
-            f"The {split} labels must be whole numbers 0 … classes - 1. Received: {y.dtype}."
-        )
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim == 2:
-        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise DataError(
-                f"The {split} labels of shape {y.shape} are not one-hot: every row must be zeros "
-                "and a single one."
-            )
-        y = y.argmax(axis=1)
-    if y.ndim != 1:
-        raise DataError(
-            f"The {split} labels must be (samples,) or one-hot (samples, classes). "
-            f"Received: shape {y.shape}."
-        )
-    wrong = y[(y < 0) | (y != np.floor(y)) | (y > np.iinfo(np.int32).max) | ~np.isfinite(y)]
-    if len(wrong):
-        raise DataError(
-            f"The {split} labels must be whole numbers 0 … classes - 1. Received: {wrong[0]}."
-        )
-    return y.astype(np.int32)
-
-
-def _class_names(sources: dict[str, Source], given: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns one name a class, after checking that the splits belong together."""
+def _check_alike(sources: Sources) -> None:
+    """Raises:
+    DataError: The samples of one split are not like those of another.
+    """
     train = sources["train"]
-    seen = np.unique(train.y)
-    if given is None:
-        classes = int(seen[-1]) + 1
-        if len(seen) != classes:
-            missing = int(np.argmin(np.isin(np.arange(len(seen) + 1), seen)))
-            raise DataError(
-                f"The train labels must number the classes from 0 without a gap. Received: "
-                f"{seen[0]} … {seen[-1]}, with no sample of class {missing}."
-            )
-        names = tuple(str(index) for index in range(classes))
-        rule = f"{classes} classes are in the train split"
-    else:
-        names = tuple(given)
-        classes = len(names)
-        rule = f"{classes} class names are given"
-    if len(seen) < 2:
-        raise DataError("The train split needs at least 2 classes. Received: 1.")
     for split, source in sources.items():
         if source.shape != train.shape or source.dtype != train.dtype:
             raise DataError(
                 f"All splits need samples alike. Received: train {train.dtype} {train.shape}, "
                 f"{split} {source.dtype} {source.shape}."
             )
-        if source.y.max() >= classes:
-            raise DataError(
-                f"The {split} labels must be in 0 … {classes - 1}: {rule}. "
-                f"Received: {source.y.max()}."
-            )
-    return names
 
 
-def _normalization(train: Source, rule: NormalizeRule) -> Normalization:
+def _normalization(train: Source, rule: NormalizeRule, inputs: Inputs) -> Normalization:
+    if not inputs.are_values:
+        return Normalization(dtype=inputs.dtype)
     is_bytes = train.dtype == np.uint8
     if rule == "none" or (rule == "auto" and not is_bytes):
         return Normalization()

@@ -31,6 +31,7 @@ _PACKAGES = {
     "opt": "netopt_cli.opt",
     "robustness": "netopt_cli.measure.robustness",
     "target": "netopt_cli.target",
+    "task": "netopt_cli.task",
     "tracking": "netopt_cli.tracking",
     "train": "netopt_cli.engine.settings",
 }

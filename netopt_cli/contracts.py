@@ -29,7 +29,8 @@ for one of them."""
 
 ArchBuilder = Callable[..., "keras.Model"]
 """An arch bound to its parameters: called with `shape=` (one sample, channels last) and `classes=`,
-it returns a Keras functional model from (batch, *shape) float32 to logits (batch, classes)."""
+it returns a Keras functional model from (batch, *shape) float32 to logits (batch, classes). One
+that takes `inputs=` too is for tokens and ids as well: then from (batch, *shape) int32."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Forward:
 
     Attributes:
         x: float32 (batch, *shape), as the network got it.
-        y: float32 (batch, classes), a distribution.
-        logits: float32 (batch, classes).
+        y: float32 (batch, classes), a distribution; or what the task has as targets.
+        logits: float32 (batch, classes), or the outputs of another task.
         taps: The values of the modifier's own `taps`.
         seed: int32 (2,), different for each step, replica and modifier.
     """
@@ -308,7 +309,8 @@ class Context(Protocol):
         ...
 
     def evaluate(self, model: keras.Model) -> float:
-        """The accuracy of a Keras model on the validation split."""
+        """How well a Keras model does on the validation split: the figure of the task that counts,
+        accuracy of a classification; minus it, where lower is better."""
         ...
 
     def note(self, message: str) -> None:
@@ -362,6 +364,15 @@ class Planned(Protocol):
         Raises:
             InputError: The stage cannot work there; say why and what would.
         """
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A stage that does not make sense for all data."""
+
+    def unsuited(self, data: Dataset) -> str | None:
+        """Why it cannot work with these data and this task, if so."""
         ...
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from netopt_cli.errors import DataError
+from netopt_cli.inputs import Inputs
+from netopt_cli.task.classification import Classification
+from netopt_cli.tasks import Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,8 +34,8 @@ class ArraySource:
     """A split in memory.
 
     Attributes:
-        x: (n, *shape), uint8 or float32.
-        y: (n,) int32.
+        x: (n, *shape), uint8, float32 or int32.
+        y: (n, …), labels as the task keeps them: (n,) int32 of classes.
     """
 
     x: np.ndarray
@@ -171,18 +174,24 @@ class Normalization:
     Attributes:
         subtract: Scalar or (channels,), in the units of the raw data.
         multiply: Scalar or (channels,).
+        dtype: Of the network's input; int32 goes in as it is.
     """
 
     subtract: np.ndarray | float = 0.0
     multiply: np.ndarray | float = 1.0
+    dtype: Literal["float32", "int32"] = "float32"
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
+        if self.dtype == "int32":
+            return x.astype(np.int32)
         subtract, multiply = np.float32(self.subtract), np.float32(self.multiply)
         return (x.astype(np.float32) - subtract) * multiply
 
     def tensor(self, x: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
+        if self.dtype == "int32":
+            return tf.cast(x, tf.int32)
         subtract, multiply = np.float32(self.subtract), np.float32(self.multiply)
         return (tf.cast(x, tf.float32) - subtract) * multiply
 
@@ -193,13 +202,17 @@ class Dataset:
 
     Attributes:
         shape: Of one sample, channels last.
-        classes: Number of classes; labels are 0 … classes - 1.
+        classes: Number of classes, labels are 0 … classes - 1; or, of another task, of the values
+            that a network is to give.
+        class_names: One for each; empty where they have none.
         train, validation, test: Raw samples, in a fixed order.
         normalization: From raw samples to the network's input.
         augment: Applied to normalized training batches, in the graph; None when there is none.
         fingerprint: SHA-256 (hex) of everything the loader read, before it was split: the same for
             every seed. Of arrays the content counts, of files their relative names, sizes and
             labels.
+        task: What is to be learned.
+        inputs: What the values of a sample are.
     """
 
     name: str
@@ -212,11 +225,13 @@ class Dataset:
     normalization: Normalization
     augment: Augment | None
     fingerprint: str
+    task: Task = field(default_factory=Classification)
+    inputs: Inputs = field(default_factory=Inputs)
 
     def normalized_batches(
         self, source: Source, batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (x float32 normalized, y int32) in order; the last batch may be short."""
+        """Yields (x normalized, y) in order; the last batch may be short."""
         for x, y in source.batches(batch_size):
             yield self.normalization.numpy(x), y
 

@@ -25,7 +25,9 @@ from netopt_cli.measure.exports import contents_of, export_as
 from netopt_cli.measure.macs import count_macs
 from netopt_cli.measure.measurement import export_network, gzip_size
 from netopt_cli.measure.segments import export_exits
+from netopt_cli.networks import build_network
 from netopt_cli.planning import outlooks, require_epochs
+from netopt_cli.preparation import load_data
 from netopt_cli.tables import bytes_text, count_text, fitted
 
 BASELINE = "baseline"
@@ -126,13 +128,13 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         where = f"tracking.{name}"
         attempt(where, partial(build, node, allow=allow, where=where))
     arch = attempt("arch", partial(build, cfg.arch, allow=allow, where="arch", partial=True))
-    data = attempt("data", partial(build, cfg.data, allow=allow, where="data", seed=cfg.seed))
+    data = attempt("data", partial(load_data, cfg, allow))
     if target is None or settings is None or arch is None or data is None:
         return report
     attempt("train", partial(require_epochs, stages, settings.epochs))
 
     def network_of(arch: ArchBuilder) -> Network:
-        return Network(arch(shape=data.shape, classes=data.classes))
+        return build_network(arch, data)
 
     with target.strategy.scope():
         network = attempt("arch", lambda: network_of(arch))
@@ -142,7 +144,7 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         predict = _Prediction(report, data, further(cfg.get("export", ())), cfg.seed)
         predict(Forecast(BASELINE, settings.epochs), network, "arch")
         before = network
-        for outlook in outlooks(network, stages, network_of):
+        for outlook in outlooks(network, stages, network_of, data):
             where = f"opt.{outlook.stage}"
             if outlook.problem is not None:
                 report.problems.append(Problem(where, str(outlook.problem)))

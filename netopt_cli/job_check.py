@@ -17,7 +17,7 @@ from netopt_cli.contracts import NAMED_GROUPS
 from netopt_cli.errors import ConfigError, did_you_mean
 from netopt_cli.export import formats
 
-_SECTIONS = ("arch", "data", "train", "target", STAGES)
+_SECTIONS = ("arch", "task", "data", "train", "target", STAGES)
 _OPTIONAL_SECTIONS = ("robustness", "tracking")
 _ROOT_KEYS = {
     "seed": seeds.Seed,

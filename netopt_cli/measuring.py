@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,13 +19,13 @@ from netopt_cli.measure.measurement import Measurement, export_network, measure
 from netopt_cli.measure.robustness import RobustnessProbe
 from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segments import ExitFiles, export_exits, measure_exits
-from netopt_cli.metrics import ACCURACY
+from netopt_cli.metrics import metric_named
 from netopt_cli.side_effects import names_and_draws_kept
 from netopt_cli.tables import Row
 from netopt_cli.trainings import Trainer, Trainings
 
 NOTABLE_LOSS = 0.02
-"""Accuracy that a file may lose against its Keras network before it is said."""
+"""Of the figure that counts, what a file may lose against its Keras network before it is said."""
 
 
 class Measuring:
@@ -55,7 +56,7 @@ class Measuring:
         Workers that are not the chief keep their model, and a row without figures.
         """
         row: Row = {"stage": stage, "role": role, "seed": self._seed, "control": control}
-        row["metric"] = ACCURACY
+        row["metric"] = self._data.task.metric
         recorded = self._record.row_of(stage, role)
         if recorded is not None:
             return recorded
@@ -130,6 +131,7 @@ class Measuring:
         self._compare(measurement.details["parity"], trainer)
         figures = asdict(measurement)
         del figures["packed"]
+        figures |= figures.pop("scores")
         self._record.stage_fact(trainer.label, "measurement", figures.pop("details"))
         row |= figures | {
             "trainable_params": trainer.trainable_params,
@@ -154,7 +156,12 @@ class Measuring:
             files.append(measure_export(export, path, network, self._data, self._target.timing))
             for note in export.notes:
                 trainer.note(note)
-        rows = [{"stage": stage, "seed": self._seed} | asdict(file) for file in files]
+        metric = self._data.task.metric
+        rows = [
+            {"stage": stage, "seed": self._seed, "metric": metric, metric: figures.pop("score")}
+            | figures
+            for figures in map(asdict, files)
+        ]
         self._record.add_exports(rows)
 
     def _measure_robustness(
@@ -179,18 +186,21 @@ class Measuring:
             {name: row[name] for name in ("stage", "role", "seed")} | figures
         )
 
-    def _compare(self, parity: dict[str, float], trainer: Trainer) -> None:
+    def _compare(self, parity: dict[str, Any], trainer: Trainer) -> None:
         if parity["is_rough"]:
             trainer.note(
                 f"this network quantizes badly: logits of the file are off by up to "
                 f"{parity['max_abs_rounded']:.3g}, where rounding explains "
                 f"{parity['tolerance']:.3g}; they correlate by {parity['correlation']:.2f}"
             )
-        lost = parity["keras_accuracy"] - parity["file_accuracy"]
+        task = self._data.task
+        lost = task.rank(parity["keras_score"]) - task.rank(parity["file_score"])
         if lost > NOTABLE_LOSS:
+            metric = metric_named(task.metric)
             trainer.note(
-                f"the file is {100 * lost:.1f} points less accurate than the Keras network "
-                f"on {parity['samples']} validation samples"
+                f"the file does worse than the Keras network on {parity['samples']} validation "
+                f"samples: {metric.title} {metric.text(parity['file_score'])} after "
+                f"{metric.text(parity['keras_score'])}"
             )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from netopt_cli.contracts import ArchBuilder, Network, Planned, Preflight, Property, Stage
+from netopt_cli.contracts import (
+    ArchBuilder,
+    Network,
+    Planned,
+    Preflight,
+    Property,
+    Selective,
+    Stage,
+)
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import ConfigError, InputError
 
 
@@ -27,7 +36,10 @@ class Outlook:
 
 
 def plan(
-    network: Network, stages: Mapping[str, Stage], build: Callable[[ArchBuilder], Network]
+    network: Network,
+    stages: Mapping[str, Stage],
+    build: Callable[[ArchBuilder], Network],
+    data: Dataset,
 ) -> dict[str, Network]:
     """Folds the plans of the stages over an untrained network.
 
@@ -41,7 +53,7 @@ def plan(
         InputError: A stage cannot work, or not in this place.
     """
     planned: dict[str, Network] = {}
-    for outlook in outlooks(network, stages, build):
+    for outlook in outlooks(network, stages, build, data):
         if outlook.problem is not None:
             raise outlook.problem
         planned[outlook.stage] = outlook.network
@@ -63,12 +75,20 @@ def require_epochs(stages: Mapping[str, Stage], epochs: int) -> None:
 
 
 def outlooks(
-    network: Network, stages: Mapping[str, Stage], build: Callable[[ArchBuilder], Network]
+    network: Network,
+    stages: Mapping[str, Stage],
+    build: Callable[[ArchBuilder], Network],
+    data: Dataset,
 ) -> Iterator[Outlook]:
     """Yields what will come of each stage. After one that cannot work it goes on with the network
     as it was, so that every problem is found; `plan` stops at the first."""
     made_by: dict[Property, str] = {}
     for index, (name, stage) in enumerate(stages.items()):
+        reason = stage.unsuited(data) if isinstance(stage, Selective) else None
+        if reason is not None:
+            problem = InputError(f"opt={name} cannot work here: {reason}")
+            yield Outlook(name, network, is_planned=False, problem=problem)
+            continue
         if not isinstance(stage, Planned):
             yield Outlook(name, network, is_planned=False)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import ArchError, ConfigError, DataError, LostInputError, NetoptError
+from netopt_cli.networks import build_network
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
 from netopt_cli.record import Record
@@ -84,16 +86,34 @@ def prepare(
     }
     require_epochs(stages, settings.epochs)
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
-    data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
+    data = load_data(cfg, allow)
     with target.strategy.scope():
-        network = _build(arch, data)
-        plan(network, stages, lambda arch: _build(arch, data))
+        network = build_network(arch, data)
+        plan(network, stages, lambda arch: build_network(arch, data), data)
     told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}
     parts = Parts(
         arch, network, stages, data, settings, target, reporter, Trackers(told, reporter.say)
     )
     _introduce(parts)
     return parts
+
+
+def load_data(cfg: DictConfig, allow: tuple[str, ...]) -> Dataset:
+    """Reads the data of a run for its task.
+
+    Raises:
+        InputError: They cannot be read, or the task cannot be learned from them.
+    """
+    task = build(cfg.task, allow=allow, where="task")
+    loader = build(cfg.data, allow=allow, where="data", partial=True, seed=cfg.seed, task=task)
+    if "task" in inspect.signature(loader.target).parameters:
+        return loader(seed=cfg.seed, task=task)
+    if not task.is_classification:
+        raise ConfigError(
+            f"task={task.name} cannot be learned from these data: {loader.target.__module__} reads "
+            "one class a sample. Use task=classification, or data that take a task, as data=npz"
+        )
+    return loader(seed=cfg.seed)
 
 
 @contextmanager
@@ -173,16 +193,12 @@ def _closing(record: Record) -> Iterator[None]:
     record.finish("completed")
 
 
-def _build(arch: ArchBuilder, data: Dataset) -> Network:
-    return Network(arch(shape=data.shape, classes=data.classes))
-
-
 def _introduce(parts: Parts) -> None:
     network, data = parts.network, parts.data
     shape = "x".join(map(str, data.shape))
     parts.reporter.say(
         f"{network.model.name} ({count_text(network.model.count_params())} parameters) on "
-        f"{data.name} ({shape}, {data.classes} classes; {len(data.train):,} train, "
+        f"{data.name} ({shape}, {_outputs_text(data)}; {len(data.train):,} train, "
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(parts.stages) or 'none'}"
     )
@@ -195,10 +211,20 @@ def _introduce(parts: Parts) -> None:
         )
 
 
+def _outputs_text(data: Dataset) -> str:
+    if data.task.is_classification:
+        return f"{data.classes} classes"
+    return f"{data.task.name} of {data.classes} outputs"
+
+
 def _describe(data: Dataset) -> dict[str, Any]:
     return {
         "name": data.name,
         "shape": data.shape,
+        "task": data.task.name,
+        "metric": data.task.metric,
+        "protocol": data.task.protocol,
+        "inputs": data.inputs.describe(),
         "classes": data.classes,
         "train": len(data.train),
         "validation": len(data.validation),

@@ -21,7 +21,7 @@ from netopt_cli.graph.channels import read_channels, values_of
 from netopt_cli.graph.kernels import kernels
 from netopt_cli.graph.rebuild import layers
 from netopt_cli.graph.response import LEVELS, Technique, answers, layers_of
-from netopt_cli.metrics import ACCURACY, metric_named
+from netopt_cli.metrics import metric_named
 from netopt_cli.pipeline import BASELINE
 from netopt_cli.preparation import Parts, prepare, recording
 from netopt_cli.record import Record
@@ -109,7 +109,7 @@ def _scan(
     samples: ArraySource,
 ) -> None:
     evaluate = Evaluator(model, parts.data, samples)
-    name = ACCURACY
+    name = parts.data.task.metric
     metric = metric_named(name)
     loss, score = evaluate()
     uncut = {"loss": loss, name: score, "samples": len(samples)}

@@ -16,7 +16,8 @@ from netopt_cli.engine.loop import Origin
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.errors import DivergedError, InputError
-from netopt_cli.metrics import ACCURACY
+from netopt_cli.metrics import metric_named
+from netopt_cli.networks import build_network
 from netopt_cli.observer import Epoch
 from netopt_cli.progress import Reporter
 from netopt_cli.record import Record
@@ -77,7 +78,7 @@ class Trainings:
         data = self.data if data is None else data
         keras.utils.set_random_seed(seed)
         with self.target.strategy.scope():
-            return Network(arch(shape=data.shape, classes=data.classes))
+            return build_network(arch, data)
 
     def teacher(
         self,
@@ -171,7 +172,9 @@ class Trainings:
             raise
         trainer.seconds += result.seconds
         trainer.origins.append(result.origin)
-        self.record.stage_fact(trainer.label, f"training of {title}", _summary(result))
+        self.record.stage_fact(
+            trainer.label, f"training of {title}", _summary(result, self.data.task.metric)
+        )
         return result
 
 
@@ -273,10 +276,11 @@ class Trainer:
     ) -> keras.Model:
         model, how = self._trainings.teacher(arch, epochs, self, data)
         known = self.data if data is None else data
-        _, accuracy = Evaluator(model, known, known.validation)()
+        _, score = Evaluator(model, known, known.validation)()
+        metric = metric_named(known.task.metric)
         self.note(
             f"teacher {model.name}: {model.count_params():,} parameters, "
-            f"validation accuracy {accuracy:.2%}{', ' if how else ''}{how}"
+            f"validation {metric.title} {metric.text(score)}{', ' if how else ''}{how}"
         )
         return model
 
@@ -289,8 +293,8 @@ class Trainer:
         return self._trainings.rewound(epochs, self)
 
     def evaluate(self, model: keras.Model) -> float:
-        _, accuracy = Evaluator(model, self.data, self.data.validation)()
-        return accuracy
+        _, score = Evaluator(model, self.data, self.data.validation)()
+        return self.data.task.rank(score)
 
     def note(self, message: str) -> None:
         self._trainings.reporter.say(f"  {message}")
@@ -317,8 +321,7 @@ class _Recording:
         self._reporter.taken_up(epochs, origin)
 
 
-def _summary(result: FitResult) -> dict[str, float | int | str]:
-    metric = result.epochs[-1].metric if result.epochs else ACCURACY
+def _summary(result: FitResult, metric: str) -> dict[str, float | int | str]:
     return {
         "epochs_run": len(result.epochs),
         "kept_epoch": result.kept_epoch,

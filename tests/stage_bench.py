@@ -9,6 +9,7 @@ from netopt_cli.contracts import ArchBuilder, Modifier, Network
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
+from netopt_cli.networks import build_network
 from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
 
@@ -64,7 +65,7 @@ class Bench:
     def build(self, arch: ArchBuilder) -> Network:
         keras.utils.set_random_seed(0)
         with cpu.build().strategy.scope():
-            return Network(arch(shape=self.data.shape, classes=self.data.classes))
+            return build_network(arch, self.data)
 
     def fresh(self) -> Network:
         return self.build(build)
@@ -79,7 +80,7 @@ class Bench:
         data = data or self.data
         keras.utils.set_random_seed(1)
         with cpu.build().strategy.scope():
-            network = Network(arch(shape=data.shape, classes=data.classes))
+            network = build_network(arch, data)
         return self.fit(network, epochs=epochs, data=data).model if epochs else network.model
 
     def rewound(self, epochs: int) -> Network:

@@ -20,6 +20,8 @@ from netopt_cli.contracts import Target
 from netopt_cli.dataset import ArraySource, Dataset, Normalization
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import TargetError
+from netopt_cli.inputs import Field, Inputs
+from netopt_cli.networks import build_network
 from netopt_cli.tables import COLUMNS
 
 FOLDERS = catalog.config_folders()
@@ -70,12 +72,37 @@ def saved_model(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", choices("arch"))
+@pytest.fixture(scope="module")
+def texts() -> Dataset:
+    random = np.random.default_rng(0)
+    x = random.integers(1, 20, (8, 12), np.int32) * (np.arange(12) < 9)
+    split = ArraySource(x.astype(np.int32), np.arange(8, dtype=np.int32) % 4)
+    return Dataset(
+        "texts", (12,), 4, tuple("abcd"), split, split, split, Normalization(dtype="int32"), None,
+        "", inputs=Inputs((Field("text", "tokens", (12,), 20),)),
+    )  # fmt: skip
+
+
+FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "transformer"}
+FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn"}
+
+
+@pytest.mark.parametrize("name", [n for n in choices("arch") if n not in FOR_TEXTS_ALONE])
 def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
+    check_arch(name, images, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(FOR_TEXTS))
+def test_arch_of_texts(name: str, texts: Dataset, tmp_path: Path) -> None:
+    check_arch(name, texts, tmp_path)
+
+
+def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
     needs = ARCH_NEEDS.get(name, lambda folder: [])(tmp_path)
     cfg = compose([f"arch={name}", *needs])
-    model = build(cfg.arch, allow=(), where="arch", shape=images.shape, classes=images.classes)
-    x, y = next(images.normalized_batches(images.train, 8))
+    arch = build(cfg.arch, allow=(), where="arch", partial=True)
+    model = build_network(arch, data).model
+    x, y = next(data.normalized_batches(data.train, 8))
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
@@ -107,7 +134,7 @@ def test_opt(name: str, tmp_path: Path) -> None:
     assert next(row["role"] for row in result.rows) == "baseline"
     last = result.rows[-1]
     assert (last["stage"], last["role"]) == (name, "stage")
-    assert set(last) == set(COLUMNS)
+    assert set(last) == {*COLUMNS, "metric"}
     assert 0 <= last["accuracy"] <= 1 and last["size_bytes"] > 0 and last["parity_max_abs"] >= 0
     assert list(tmp_path.glob(f"*-{name}/model.keras")) and list(tmp_path.glob("*/model.tflite"))
 

@@ -1,11 +1,12 @@
-"""Recurrent network over the rows of an image, or over the steps of a sequence."""
+"""Recurrent network over a text, the steps of a sequence, or the rows of an image."""
 
 from typing import Literal
 
 import keras
 
-from netopt_cli import blocks
+from netopt_cli import blocks, token_blocks
 from netopt_cli.errors import ArchError
+from netopt_cli.inputs import VALUES, Inputs
 
 _LAYERS = {
     "simple": keras.layers.SimpleRNN,
@@ -18,44 +19,77 @@ def build(
     shape: tuple[int, ...],
     classes: int,
     *,
+    inputs: Inputs = VALUES,
     cell: Literal["simple", "lstm", "gru"] = "lstm",
     units: blocks.Counts = (64,),
+    bidirectional: bool = False,
+    width: blocks.Count = 64,
     unroll: bool = True,
+    token_dropout: blocks.Rate = 0.0,
     dropout: blocks.Rate = 0.0,
 ) -> keras.Model:
-    """Builds recurrent layers, the logits from the last step: 24,458 parameters at 28x28x1 and 10
-    classes.
+    """Builds recurrent layers, the logits from the last step, or of a text from the mean over its
+    tokens: 24,458 parameters at 28x28x1 and 10 classes.
 
     Args:
-        shape: (steps, features), or (height, width, channels), of which each row is a step.
+        shape: (length,) of tokens; (steps, features); or (height, width, channels), of which each
+            row is a step.
         classes: Number of logits.
+        inputs: What a sample is.
         cell: `simple` (Elman, 1990), `lstm` (Hochreiter and Schmidhuber, 1997) or `gru` (Cho et
             al., 2014).
         units: Of the layers, in order.
+        bidirectional: Whether a second layer beside each one goes from the end to the beginning.
+        width: Of the embedding of tokens.
         unroll: Whether the steps are laid out in the graph. As a loop the network trains and builds
             faster, but its file cannot be int8.
-        dropout: Rate before the logits.
+        token_dropout: Rate at which tokens are left out in training.
+        dropout: Rate before the logits, and of the embedding of tokens.
 
     Returns:
-        A model from float32 (batch, *shape) to logits (batch, classes).
+        A model from float32 (batch, *shape), or tokens, int32 (batch, length), to logits (batch,
+        classes).
 
     Raises:
         ArchError: When a sample is not a sequence or has no unit to be computed with.
     """
-    if len(shape) not in {2, 3}:
-        raise ArchError(
-            "rnn needs sequences of shape (steps, features) or images of shape (height, width, "
-            f"channels). Received: shape={shape}. Use arch=mlp for vectors"
-        )
     if not units:
         raise ArchError("arch.units must name at least one layer. Received: []")
-    inputs = keras.Input(shape, name="input")
-    x = inputs
+    source, x, weights = _sequence(shape, inputs, width, token_dropout, dropout)
+    for i, count in enumerate(units, start=1):
+        layer = _LAYERS[cell](
+            count,
+            return_sequences=i < len(units) or weights is not None,
+            unroll=unroll,
+            name=f"{cell}_{i}",
+        )
+        x = (keras.layers.Bidirectional(layer, name=f"both_{i}") if bidirectional else layer)(x)
+    if weights is not None:
+        x = token_blocks.mean_of_present(x, weights)
+    x = blocks.drop(x, dropout, name="dropout")
+    return keras.Model(source, blocks.logits(x, classes), name="rnn")
+
+
+def _sequence(
+    shape: tuple[int, ...], inputs: Inputs, width: int, token_dropout: float, dropout: float
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor | None]:
+    """The input, the sequence (batch, steps, features), and of a text where there are tokens."""
+    if not inputs.are_values:
+        field = token_blocks.text_field(inputs, "rnn")
+        tokens = keras.Input(shape, dtype="int32", name="input")
+        weights = token_blocks.present(tokens)
+        x = token_blocks.embedded(tokens, field.vocabulary, width)
+        if token_dropout:
+            kept = blocks.drop(weights, token_dropout, name="token_dropout")
+            x = keras.layers.Multiply(name="tokens_left")([x, kept])
+        return tokens, blocks.drop(x, dropout, name="embedding_dropout"), weights
+    if len(shape) not in {2, 3}:
+        raise ArchError(
+            "rnn needs texts, sequences of shape (steps, features) or images of shape (height, "
+            f"width, channels). Received: shape={shape}. Use arch=mlp for vectors"
+        )
+    source = keras.Input(shape, name="input")
+    x = source
     if len(shape) == 3:
         x = keras.layers.Reshape((shape[0], shape[1] * shape[2]), name="rows")(x)
-    for i, count in enumerate(units, start=1):
-        x = _LAYERS[cell](
-            count, return_sequences=i < len(units), unroll=unroll, name=f"{cell}_{i}"
-        )(x)
-    x = blocks.drop(x, dropout, name="dropout")
-    return keras.Model(inputs, blocks.logits(x, classes), name="rnn")
+    return source, x, None

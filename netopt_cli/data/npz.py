@@ -14,6 +14,8 @@ from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.errors import DataError
 from netopt_cli.readers import Arrays, require_file
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 
 def load(
@@ -25,16 +27,19 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Loads `x_train`, `y_train`, `x_test`, `y_test`, and `x_validation`, `y_validation` (or
     `x_val`, `y_val`) when they are there.
 
-    x is (n, *shape) uint8 or float; images (n, h, w) get a channel axis. y is (n,) whole numbers
-    from 0, or one-hot (n, classes). Pickled objects are refused: they can run code.
+    x is (n, *shape) uint8 or float; images (n, h, w) get a channel axis. y is as the task has it:
+    (n,) whole numbers from 0, or one-hot (n, classes), of classes. Pickled objects are refused:
+    they can run code.
 
     Args:
         seed: Of the validation split and of `train_limit`.
         path: The file.
+        task: What is to be learned.
         class_names: One name a class; when None, the numbers seen in `y_train`.
         validation_fraction: Share of the training samples; unused when the file has a validation
             split.
@@ -61,6 +66,7 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
     )
 
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a Keras model on a split: what training looks at, never the test split."""
+"""Loss and score of a Keras model on a split: what training looks at, never the test split."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ class Evaluator:
     """Evaluates `model` on `source`, as often as it is called; compiled once."""
 
     def __init__(self, model: keras.Model, data: Dataset, source: Source) -> None:
-        self._data = data
+        self._task = data.task
         self._source = source
-        classes = data.classes
+        task, outputs_count = data.task, data.classes
 
         @tf.function(reduce_retracing=True)
-        def sums(x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def evaluated(x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x = data.normalization.tensor(x)
-            logits = tf.cast(final_logits(model(x, training=False)), tf.float32)
-            y = tf.one_hot(labels, classes)
-            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(y, logits))
-            hits = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
-            return loss, tf.reduce_sum(tf.cast(hits, tf.float32))
+            outputs = tf.cast(final_logits(model(x, training=False)), tf.float32)
+            return task.losses(task.targets(x, labels, outputs_count), outputs), outputs
 
-        self._sums = sums
+        self._evaluated = evaluated
 
     def __call__(self) -> tuple[float, float]:
-        """Returns mean loss (nats) and accuracy."""
-        totals = np.zeros(2)
-        for x, labels in self._source.batches(BATCH):
-            totals += [float(value) for value in self._sums(x, labels)]
-        loss, accuracy = totals / len(self._source)
-        return float(loss), float(accuracy)
+        """Returns the mean loss and the figure of the task that counts, in its own direction."""
+        found = [
+            [labels, *(part.numpy() for part in self._evaluated(x, labels))]
+            for x, labels in self._source.batches(BATCH)
+        ]
+        labels, losses, outputs = (np.concatenate(part) for part in zip(*found, strict=True))
+        scores = self._task.scores(labels, outputs, losses)
+        return float(losses.mean(dtype=np.float64)), float(scores[self._task.metric])

@@ -37,7 +37,7 @@ class Feed(Protocol):
     def samples(
         self, drawn: tuple[tf.Tensor, ...], replica: tf.Tensor, replicas: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns one local replica's part: raw x and int32 labels (in the graph)."""
+        """Returns one local replica's part: raw x and labels (in the graph)."""
 
 
 class _Order:
@@ -63,7 +63,7 @@ class ResidentFeed:
 
     def __init__(self, source: ArraySource, order: _Order) -> None:
         self._x = tf.constant(source.x)
-        self._y = tf.constant(source.y, tf.int32)
+        self._y = tf.constant(source.y)
         self._order = order
         self.steps = order.steps
         self.batch_size = order.batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NoReturn
@@ -25,7 +25,6 @@ from netopt_cli.engine.replicas import average_statistics, values_of_chief
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.step import compile_steps
 from netopt_cli.errors import DivergedError
-from netopt_cli.metrics import metric_named
 from netopt_cli.observer import Epoch, Observer
 
 DIVERGED_TIMES = 20.0
@@ -43,9 +42,13 @@ done by another run."""
 class _Best:
     """The weights to end with, on the host; before the first offer, the initial ones."""
 
-    def __init__(self, model: keras.Model, *, always_last: bool) -> None:
+    def __init__(
+        self, model: keras.Model, *, always_last: bool, rank: Callable[[float], float]
+    ) -> None:
+        """Args: rank: The score, or what is the higher the better instead."""
         self._model = model
         self._always_last = always_last
+        self._rank = rank
         self.weights = model.get_weights()
         self._key = (-math.inf, -math.inf)
         self.best_epoch = 0
@@ -53,8 +56,9 @@ class _Best:
         self.val_score = math.nan
 
     def offer(self, row: Epoch) -> None:
-        """Takes the model's weights when the epoch is better: its score first, then the loss."""
-        key = (metric_named(row.metric).goodness(row.val_score), -row.val_loss)
+        """Takes the model's weights when the epoch is better: the score first, then the loss."""
+        rank = self._rank(row.val_score)
+        key = (-math.inf if math.isnan(rank) else rank, -row.val_loss)
         if key > self._key:
             self._key = key
             self.best_epoch = row.epoch
@@ -88,14 +92,14 @@ class _Cursor:
 
     Attributes:
         done: Steps of the current epoch that are done.
-        loss_sum: Over them, as `accuracy_sum`.
+        loss_sum: Over them, as `score_sum`.
         learning_rate: Of the first of them.
         seconds: That they took.
     """
 
     done: int = 0
     loss_sum: float = 0.0
-    accuracy_sum: float = 0.0
+    score_sum: float = 0.0
     learning_rate: float = 0.0
     seconds: float = 0.0
 
@@ -157,7 +161,7 @@ class TrainingLoop:
             often = max(1, self.total_steps // HOST_CALLS)
             self._steps_per_call = min(self._steps_per_call, often)
         self.history: list[Epoch] = []
-        self.best = _Best(model, always_last=not settings.best_weights)
+        self.best = _Best(model, always_last=not settings.best_weights, rank=data.task.rank)
         self.origin: Origin = "trained"
         self._cursor = _Cursor()
         self._first_loss = math.inf
@@ -238,22 +242,23 @@ class TrainingLoop:
             is_first = first + cursor.done == 0
             count = 1 if is_first else min(self._steps_per_call, steps - cursor.done)
             self._tell_modifiers(first + cursor.done)
-            loss, accuracy, bad_step = self._take_steps(handle, cursor.done, count, first)
+            loss, score, bad_step = self._take_steps(handle, cursor.done, count, first)
             if bad_step >= 0:
                 self._diverged("the loss is not a finite number", bad_step + 1, number)
             if is_first:
                 self._first_loss = loss
             cursor.loss_sum += loss
-            cursor.accuracy_sum += accuracy
+            cursor.score_sum += score
             cursor.done += count
             cursor.seconds += time.perf_counter() - started
-            self._observer.steps_done(first + cursor.done, loss / count, accuracy / count)
+            self._observer.steps_done(first + cursor.done, loss / count, score / count)
             if interruption.is_asked or (self._files is not None and self._files.is_due):
                 self._keep()
             if interruption.is_asked:
                 raise KeyboardInterrupt
         mean_loss = cursor.loss_sum / steps
-        if mean_loss > DIVERGED_TIMES * max(self._first_loss, math.log(self._data.classes)):
+        guessing = self._data.task.guessing_loss(self._data.classes)
+        if mean_loss > DIVERGED_TIMES * max(self._first_loss, guessing):
             self._diverged(f"the loss grew to {mean_loss:g}", first + steps, number)
         if first + steps == self.total_steps:
             self._tell_modifiers(self.total_steps)
@@ -283,15 +288,16 @@ class TrainingLoop:
         """Evaluates the model after an epoch's training."""
         started = time.perf_counter()
         cursor, steps = self._cursor, self._feed.steps
-        val_loss, val_accuracy = values_of_chief(self._evaluate(), self._target)
+        val_loss, val_score = values_of_chief(self._evaluate(), self._target)
         return Epoch(
             stage=self._stage,
             epoch=number + 1,
             epochs=self._settings.epochs,
             loss=cursor.loss_sum / steps,
-            score=cursor.accuracy_sum / steps,
+            score=cursor.score_sum / steps,
             val_loss=val_loss,
-            val_score=val_accuracy,
+            val_score=val_score,
+            metric=self._data.task.metric,
             learning_rate=cursor.learning_rate,
             seconds=cursor.seconds + time.perf_counter() - started,
             images_per_second=steps * self._feed.batch_size / cursor.seconds,

@@ -15,6 +15,7 @@ from netopt_cli.dataset import Dataset
 from netopt_cli.engine.feeds import Feed
 from netopt_cli.engine.replicas import clip_gradients
 from netopt_cli.errors import InputError
+from netopt_cli.tasks import Task
 
 _Computed = tuple[tf.Tensor, list[tuple[tf.Tensor, ...]], list[tf.Tensor]]
 _Found = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
@@ -37,12 +38,12 @@ class Steps:
             first: Steps of earlier epochs.
 
         Returns:
-            The sums of the losses and of the accuracies, and the number of the first step whose
-            loss is not finite (-1: none).
+            The sums of the losses and of the scores of the batches, and the number of the first
+            step whose loss is not finite (-1: none).
         """
         counts = (tf.constant(start), tf.constant(count), tf.constant(first))
-        loss, accuracy, bad_step = self._take_steps(handle, *counts)
-        return float(loss), float(accuracy), int(bad_step)
+        loss, score, bad_step = self._take_steps(handle, *counts)
+        return float(loss), float(score), int(bad_step)
 
     def variables(self, handle: Any) -> list[tf.Variable]:
         """All that the steps read or write and that outlives them, in the order of the program:
@@ -73,7 +74,10 @@ def compile_steps(
     replicas = strategy.num_replicas_in_sync
     local_replicas = replicas // target.workers
     variables = [*model.trainable_variables, *(v for m in modifiers for v in m.trained)]
-    gradients_of = _gradients(model, modifiers, optimizer, variables, replicas=replicas, seed=seed)
+    task = data.task
+    gradients_of = _gradients(
+        model, modifiers, optimizer, variables, task=task, replicas=replicas, seed=seed
+    )
     transforms = [m.transform_batch for m in modifiers if m.transform_batch is not None]
     proximals = [m.proximal for m in modifiers if m.proximal is not None]
     # What averages weights takes them as all other constraints have left them.
@@ -85,7 +89,7 @@ def compile_steps(
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
         x, labels = feed.samples(drawn, replica % local_replicas, local_replicas)
         x = data.normalization.tensor(x)
-        y = tf.one_hot(labels, data.classes)
+        y = task.targets(x, labels, data.classes)
         draw = step * replicas + replica
         if data.augment is not None:
             x = data.augment(x, tf.stack([seed, draw]))
@@ -95,30 +99,29 @@ def compile_steps(
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm, optimizer, context, replicas)
         optimizer.apply(gradients, variables)
-        hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
-        return loss, tf.reduce_mean(tf.cast(hit, tf.float32))
+        return loss, task.batch_score(y, logits)
 
     @tf.function
     def take_steps(
         handle: Any, start: tf.Tensor, count: tf.Tensor, first: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        loss_sum = accuracy_sum = tf.constant(0.0)
+        loss_sum = score_sum = tf.constant(0.0)
         bad_step = tf.constant(-1)
         for index in tf.range(start, start + count):
             step = first + index
             drawn = feed.draw(handle, index)
             learning_rate = tf.convert_to_tensor(optimizer.learning_rate)  # The update ends it.
-            loss, accuracy = strategy.run(replica_step, args=(drawn, step))
+            loss, score = strategy.run(replica_step, args=(drawn, step))
             for proximal in proximals:
                 proximal(learning_rate)
             for constrain in constraints:
                 constrain()
             loss = strategy.reduce("MEAN", loss, axis=None)
-            accuracy_sum += strategy.reduce("MEAN", accuracy, axis=None)
+            score_sum += strategy.reduce("MEAN", score, axis=None)
             loss_sum += loss
             if bad_step < 0 and not tf.math.is_finite(loss):
                 bad_step = step
-        return loss_sum, accuracy_sum, bad_step
+        return loss_sum, score_sum, bad_step
 
     return Steps(take_steps)
 
@@ -129,6 +132,7 @@ def _gradients(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     *,
+    task: Task,
     replicas: int,
     seed: int,
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], _Found]:
@@ -146,7 +150,7 @@ def _gradients(
             moved = [(weight, weight.value + move) for weight, move in moves]
             draws = tf.stack([(seed + 104729) % 2**31, draw])
             logits, taps, added_losses = forward(x, draws, moved)
-            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
+            task_loss = tf.reduce_mean(task.losses(y, logits))
             loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
             with keras.StatelessScope(state_mapping=moved) if moved else nullcontext():
                 for index, modifier in enumerate(modifiers):

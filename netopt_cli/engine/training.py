@@ -113,7 +113,7 @@ def fit(
         )
         loop.take_up(checkpoints.of(name))
     patience = settings.early_stopping_epochs if stop_after is None else None
-    observer.training_starts(stage, settings.epochs, loop.total_steps)
+    observer.training_starts(stage, settings.epochs, loop.total_steps, data.task.metric)
     try:
         if loop.history:
             observer.taken_up(loop.history, loop.origin)

@@ -50,7 +50,7 @@ def freeze(model: keras.Model) -> FrozenGraph:
     def forward(x: tf.Tensor) -> tf.Tensor:
         return model(x, training=False)
 
-    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="x")
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), model.inputs[0].dtype, name="x")
     traced = tf.function(forward, autograph=False).get_concrete_function(signature)
     return FrozenGraph(model, traced, convert_variables_to_constants_v2(traced))
 

@@ -28,7 +28,7 @@ def save(model: keras.Model, folder: Path) -> None:
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     for name, batch in ((ANY_BATCH, None), (ONE_SAMPLE, 1)):
-        x = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="x")
+        x = tf.TensorSpec((batch, *model.input_shape[1:]), model.inputs[0].dtype, name="x")
         setattr(module, name, tf.function(forward, input_signature=[x], autograph=False))
     signatures = {"serving_default": module.serve, ONE_SAMPLE: module.serve_one}
     tf.saved_model.save(module, str(folder), signatures=signatures)

@@ -8,27 +8,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from netopt_cli.tasks import Task
+
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-"""(x, y): x float32 (batch, *shape), normalized; y int (batch,), the classes."""
+"""(x, y): x (batch, *shape), normalized; y (batch, …), labels as the task keeps them."""
 
 
-def task_loss(model: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns the loss that scores are about: mean softmax cross-entropy of the logits (nats).
+def task_loss(task: Task, model: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns the loss that scores are about: the mean of that of the task.
 
     Of a network with early exits it is the mean over the exits: a channel that only one of them
     needs matters too. The model computes as at inference: with the moving statistics, without
     dropout. Labels are plain, whatever the training does to them.
     """
     outputs = tf.nest.flatten(model(x, training=False))
-    losses = [
-        tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32))
-        for logits in outputs
-    ]
+    targets = task.targets(x, y, outputs[-1].shape[-1])
+    losses = [task.losses(targets, tf.cast(each, tf.float32)) for each in outputs]
     return tf.reduce_mean(tf.stack(losses))
 
 
 def loss_gradients(
-    model: keras.Model, weights: Sequence[keras.Variable]
+    task: Task, model: keras.Model, weights: Sequence[keras.Variable]
 ) -> Callable[[Batches], Iterator[list[np.ndarray]]]:
     """Returns what yields, for each batch, the gradients of its `task_loss` by the `weights`.
 
@@ -46,7 +46,7 @@ def loss_gradients(
         with tf.GradientTape() as tape:
             tape.watch(values)
             with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
-                loss = task_loss(model, x, y)
+                loss = task_loss(task, model, x, y)
         found = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(gradient) for gradient in found]  # Embeddings' are sparse.
 

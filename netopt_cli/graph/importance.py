@@ -14,6 +14,7 @@ import numpy as np
 
 from netopt_cli.graph.channels import ChannelGraph, Group, values_of, weights_by_path
 from netopt_cli.graph.gradients import Batches, loss_gradients
+from netopt_cli.tasks import Task
 
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "geometric_median", "random"]
 
@@ -22,13 +23,20 @@ Importance = Callable[[Group], np.ndarray | None]
 
 
 def importance_of(
-    criterion: Criterion, model: keras.Model, graph: ChannelGraph, batches: Batches, seed: int
+    criterion: Criterion,
+    model: keras.Model,
+    graph: ChannelGraph,
+    batches: Batches,
+    seed: int,
+    *,
+    task: Task | None = None,
 ) -> Importance:
     """Returns the importance that a criterion stands for.
 
     Args:
         batches: Of normalized training samples; read by `taylor` alone.
         seed: Of `random`.
+        task: Whose loss `taylor` is about.
     """
     values = values_of(model)
     if criterion == "l1":
@@ -41,7 +49,8 @@ def importance_of(
     if criterion == "geometric_median":
         return lambda group: _distances(group.rows(values, roles=("produces",)))
     if criterion == "taylor":
-        return _taylor(model, graph, values, batches)
+        assert task is not None, "taylor is about the loss of a task"
+        return _taylor(task, model, graph, values, batches)
     random = np.random.default_rng(seed)
     return lambda group: random.random(group.size)
 
@@ -69,7 +78,11 @@ def _distances(rows: np.ndarray) -> np.ndarray:
 
 
 def _taylor(
-    model: keras.Model, graph: ChannelGraph, values: Mapping[str, np.ndarray], batches: Batches
+    task: Task,
+    model: keras.Model,
+    graph: ChannelGraph,
+    values: Mapping[str, np.ndarray],
+    batches: Batches,
 ) -> Importance:
     """Mean over the batches of (sum of w * g over what a unit computes with)^2.
 
@@ -81,7 +94,7 @@ def _taylor(
     variables = weights_by_path(model)
     trainable = [path for path in paths if variables[path].trainable]
     totals = {group.name: np.zeros(group.size) for group in graph.groups}
-    for gradients in loss_gradients(model, [variables[path] for path in trainable])(batches):
+    for gradients in loss_gradients(task, model, [variables[path] for path in trainable])(batches):
         products = {path: np.zeros_like(values[path]) for path in paths}
         for path, gradient in zip(trainable, gradients, strict=True):
             products[path] = values[path] * gradient

@@ -99,24 +99,30 @@ class LogitsDistance:
 
     Args:
         model: As it is now; its predictions are what later ones are compared with.
-        x: float32 (n, *shape), normalized.
+        x: (n, *shape), normalized.
+        are_logits: Whether the outputs are those of classes. Others are compared by the mean of
+            their squared differences.
     """
 
-    def __init__(self, model: keras.Model, x: np.ndarray) -> None:
+    def __init__(self, model: keras.Model, x: np.ndarray, *, are_logits: bool = True) -> None:
         self._x = x
+        self._are_logits = are_logits
         self._before = self._predict(model)
 
     def __call__(self, model: keras.Model) -> float:
         now = self._predict(model)
+        if not self._are_logits:
+            return float(np.mean(np.square(self._before - now)))
         divergence = np.sum(np.exp(self._before) * (self._before - now), axis=-1)
         return float(np.mean(divergence))
 
     def _predict(self, model: keras.Model) -> np.ndarray:
-        """Log-probabilities, float64 (n, classes)."""
+        """Log-probabilities, or outputs as they are; float64 (n, …)."""
         parts = np.array_split(self._x, max(1, len(self._x) // _BATCH))
         outputs = [final_logits(model(part, training=False)) for part in parts]
-        logits = [keras.ops.log_softmax(output) for output in outputs]
-        return keras.ops.convert_to_numpy(keras.ops.concatenate(logits)).astype(np.float64)
+        if self._are_logits:
+            outputs = [keras.ops.log_softmax(output) for output in outputs]
+        return keras.ops.convert_to_numpy(keras.ops.concatenate(outputs)).astype(np.float64)
 
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)

@@ -36,6 +36,7 @@ from netopt_cli.graph.masks import largest
 from netopt_cli.graph.quantizers import channel_axes, quantized_weights
 from netopt_cli.graph.ranks import unsupported
 from netopt_cli.graph.rebuild import layers
+from netopt_cli.tasks import Task
 
 Technique = Literal["prune", "structured", "rank", "bits"]
 
@@ -75,11 +76,11 @@ class TaskLoss:
     and would judge what they have chosen themselves.
     """
 
-    def __init__(self, model: keras.Model, batches: Batches) -> None:
+    def __init__(self, task: Task, model: keras.Model, batches: Batches) -> None:
         """Compiles for `model` once and keeps the samples."""
         self._batches = [(tf.constant(x), tf.constant(y)) for x, y in batches]
         self._loss = tf.function(
-            lambda x, y: task_loss(model, x, y), autograph=False, reduce_retracing=True
+            lambda x, y: task_loss(task, model, x, y), autograph=False, reduce_retracing=True
         )
 
     def __call__(self, model: keras.Model) -> float:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from netopt_cli.graph.gradients import Batches, loss_gradients
+from netopt_cli.tasks import Task
 
 Scores = list[np.ndarray]
 """An array for each weight, of its shape."""
@@ -49,9 +50,11 @@ def random(weights: Sequence[keras.Variable], seed: int) -> Importance:
     return lambda: scores
 
 
-def snip(model: keras.Model, weights: Sequence[keras.Variable], batches: Batches) -> Importance:
+def snip(
+    task: Task, model: keras.Model, weights: Sequence[keras.Variable], batches: Batches
+) -> Importance:
     """|w · g| with the gradient g of the loss over all batches (Lee et al., "SNIP", 2019)."""
-    gradients = loss_gradients(model, weights)
+    gradients = loss_gradients(task, model, weights)
 
     def scores() -> Scores:
         total = _sum(gradients(batches), weights)
@@ -60,13 +63,15 @@ def snip(model: keras.Model, weights: Sequence[keras.Variable], batches: Batches
     return scores
 
 
-def taylor(model: keras.Model, weights: Sequence[keras.Variable], batches: Batches) -> Importance:
+def taylor(
+    task: Task, model: keras.Model, weights: Sequence[keras.Variable], batches: Batches
+) -> Importance:
     """Sum over the batches of |w · g|, the first-order change of the loss without the weight.
 
     In a trained network the gradients of all batches cancel; those of each alone do not
     (Molchanov et al., 2017 and 2019).
     """
-    gradients = loss_gradients(model, weights)
+    gradients = loss_gradients(task, model, weights)
 
     def scores() -> Scores:
         total = _sum(([np.abs(g) for g in found] for found in gradients(batches)), weights)

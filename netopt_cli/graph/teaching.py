@@ -14,6 +14,8 @@ from netopt_cli.contracts import Forward, Modifier
 from netopt_cli.errors import InputError
 from netopt_cli.graph import distillation_losses as losses
 from netopt_cli.graph.layer_pairs import LayerPair, pair_layers
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 Method = Literal[
     "logits", "dkd", "features", "attention", "relational", "similarity", "contrastive"
@@ -82,7 +84,11 @@ class Lesson:
         return pair_layers(student, teacher, self.method, self.layers, where=where)
 
     def modifier(
-        self, teachers: Sequence[keras.Model], pairs: Sequence[LayerPair] = ()
+        self,
+        teachers: Sequence[keras.Model],
+        pairs: Sequence[LayerPair] = (),
+        *,
+        task: Task = CLASSIFICATION,
     ) -> Modifier:
         """The modifier of a training; to be made in the strategy's scope.
 
@@ -90,6 +96,8 @@ class Lesson:
             teachers: From x to logits; they are evaluated as at inference and not trained. Where
                 there are pairs, the first one is looked into.
             pairs: Of `self.pairs`, for the network that is trained.
+            task: What the networks have learned; one without classes knows itself how one
+                imitates the other.
         """
         first = _with_features(teachers[0], pairs)
         others = [_with_features(teacher, ()) for teacher in teachers[1:]]
@@ -102,7 +110,7 @@ class Lesson:
             said, features = _asked(first, step.x)
             logits = [said, *(_asked(teacher, step.x)[0] for teacher in others)]
             share = 1.0 - self.student_loss_weight
-            loss = share * self.logits_weight * self._on_logits(step, logits)
+            loss = share * self.logits_weight * self._on_logits(step, logits, task)
             for compare, own, shown in zip(compared, step.taps, features, strict=True):
                 of_pair = compare(tf.cast(own, tf.float32), shown)
                 loss += feature_weight / len(compared) * of_pair
@@ -117,7 +125,7 @@ class Lesson:
         )
 
     def keep(
-        self, teachers: Sequence[keras.Model], *, where: str
+        self, teachers: Sequence[keras.Model], *, where: str, task: Task = CLASSIFICATION
     ) -> Callable[[keras.Model], Modifier]:
         """What lets later stages go on with the lesson, see `Network.keeps`. Where a network has no
         layers left that suit the method, its logits alone go on learning."""
@@ -127,11 +135,16 @@ class Lesson:
                 pairs = self.pairs(model, teachers[0], where=where)
             except InputError:
                 pairs = []
-            return self.modifier(teachers, pairs)
+            return self.modifier(teachers, pairs, task=task)
 
         return modifier
 
-    def _on_logits(self, step: Forward, logits: list[tf.Tensor]) -> tf.Tensor:
+    def _on_logits(self, step: Forward, logits: list[tf.Tensor], task: Task) -> tf.Tensor:
+        if not task.is_classification:
+            weights = self.teacher_weights or (1.0,) * len(logits)
+            shares = [weight / sum(weights) for weight in weights]
+            wanted = tf.add_n([s * each for s, each in zip(shares, logits, strict=True)])
+            return tf.reduce_mean(task.imitation(step.logits, wanted, self.temperature))
         target = self._target(step.y, logits)
         if self.method == "dkd":
             return losses.decoupled_loss(

@@ -56,7 +56,7 @@ class ExportMeasurement:
         scheme: How the file computes: `float32`, `int8`, …
         runtime: The package that ran and timed it.
         version: Of the runtime.
-        accuracy: On the test split.
+        score: The figure of the task that counts, on the test split.
         size_bytes: Of the file; of a directory the sum over its files.
         size_gzip_bytes: Each file in gzip, level 9, summed.
         latency_ms_median: Of one inference at batch 1.
@@ -69,7 +69,7 @@ class ExportMeasurement:
     scheme: str
     runtime: str
     version: str
-    accuracy: float
+    score: float
     size_bytes: int
     size_gzip_bytes: int
     latency_ms_median: float
@@ -112,7 +112,7 @@ def of_litert(network: Network, measured: Measurement) -> ExportMeasurement:
         scheme=network.recipe.scheme,
         runtime=_PACKAGES["litert"],
         version=version(_PACKAGES["litert"]),
-        accuracy=measured.accuracy,
+        score=measured.score,
         size_bytes=measured.size_bytes,
         size_gzip_bytes=measured.size_gzip_bytes,
         latency_ms_median=measured.latency_ms_median,
@@ -145,7 +145,7 @@ def measure_export(
         scheme=export.scheme,
         runtime=_PACKAGES[export.format],
         version=version(_PACKAGES[export.format]),
-        accuracy=score(runner, data).accuracy,
+        score=score(runner, data).scores[data.task.metric],
         size_bytes=sum(map(len, contents)),
         size_gzip_bytes=sum(map(gzip_size, contents)),
         latency_ms_median=timed.latency_ms_median,

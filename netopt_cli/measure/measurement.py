@@ -5,14 +5,15 @@ from __future__ import annotations
 import gzip
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from netopt_cli.contracts import ExportRecipe, Network, Scheme, Timing
 from netopt_cli.dataset import Dataset
@@ -30,15 +31,18 @@ from netopt_cli.measure.runtime import LitertRunner
 
 _BATCH = 512
 
+Batch = tuple[np.ndarray, np.ndarray]
+"""(x, labels), x normalized."""
+
 
 @dataclass(frozen=True)
 class Measurement:
     """The numbers of one network: the fields but `details` and `packed` are columns of
-    `metrics.csv`.
+    `metrics.csv`, and so is each of the `scores`.
 
     Attributes:
-        accuracy: Of the file, on the test split.
-        loss: Mean softmax cross-entropy of the file's logits, on the test split.
+        scores: The figures of the task, of the file on the test split; accuracy of classes.
+        loss: Mean loss of the file's outputs, on the test split.
         params: Of the Keras model, trainable or not.
         nonzero_params: Those that are not zero.
         sparsity: Fraction of zeros among the file's weights (constant tensors of rank ≥ 2).
@@ -54,7 +58,7 @@ class Measurement:
         packed: The file recoded by `export.packed`.
     """
 
-    accuracy: float
+    scores: Mapping[str, float]
     loss: float
     params: int
     nonzero_params: int
@@ -70,12 +74,17 @@ class Measurement:
     details: dict[str, Any] = field(repr=False)
     packed: bytes = field(repr=False)
 
+    @property
+    def score(self) -> float:
+        """The figure that counts."""
+        return next(iter(self.scores.values()))
+
 
 class Runner(Protocol):
     """A file that its runtime has loaded."""
 
     def logits(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """float32 (n, *shape) -> float32 logits (n, classes), for each batch."""
+        """(n, *shape) -> float32 outputs (n, …), logits of classes as a rule, for each batch."""
         ...
 
 
@@ -123,7 +132,7 @@ def measure(
     macs = count_macs(graph.traced.graph)
     packed = pack(content)
     return Measurement(
-        accuracy=scored.accuracy,
+        scores=scored.scores,
         loss=scored.loss,
         params=network.model.count_params(),
         nonzero_params=sum(layer["nonzero"] for layer in layers),
@@ -141,7 +150,7 @@ def measure(
             "macs_by_operation": macs.by_op,
             "macs_uncounted": macs.uncounted,
             "parity": parity,
-            "confusion": confusion(scored.labels, scored.predicted, data.class_names),
+            **scored.details,
             "recipe": network.recipe.scheme,
             "weight_bits": dict(network.recipe.weight_bits),
             "calibration": network.recipe.calibration,
@@ -183,10 +192,10 @@ def _calibration_choice(recipe: ExportRecipe, data: Dataset, seed: int) -> np.nd
     """Indices of training samples: any, or as many of each class as there are."""
     order = np.random.default_rng(seed).permutation(len(data.train))
     if recipe.calibration_sampling == "stratified":
-        labels = data.train.y[order]
+        labels = data.task.strata(data.train.y)[order]
         # How many samples of its class come before each: all first ones, then all second ones, …
         rank = np.empty(len(order), int)
-        for label in range(data.classes):
+        for label in np.unique(labels):
             of_class = labels == label
             rank[of_class] = np.arange(np.count_nonzero(of_class))
         order = order[np.argsort(rank, kind="stable")]
@@ -210,7 +219,6 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
     samples = data.validation.take(spread)
     batches = list(data.normalized_batches(samples, _BATCH))
     actual = np.concatenate(list(runner.logits(x for x, _ in batches)))
-    labels = np.concatenate([y for _, y in batches])
 
     def logits() -> np.ndarray:
         return np.concatenate([network.model(x, training=False).numpy() for x, _ in batches])
@@ -228,44 +236,59 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
         "correlation": parity.correlation,
         "is_rough": parity.is_rough,
         "samples": parity.samples,
-        "keras_accuracy": float(np.mean(expected.argmax(axis=-1) == labels)),
-        "file_accuracy": float(np.mean(actual.argmax(axis=-1) == labels)),
-        "same_predictions": float(np.mean(actual.argmax(axis=-1) == expected.argmax(axis=-1))),
+        "metric": data.task.metric,
+        "keras_score": _figure(data, batches, expected),
+        "file_score": _figure(data, batches, actual),
+        "same_predictions": data.task.same(actual, expected),
     }
 
 
-class Score(NamedTuple):
-    """How a file does on a split of n samples.
+def _figure(data: Dataset, batches: Sequence[Batch], outputs: np.ndarray) -> float:
+    labels = np.concatenate([y for _, y in batches])
+    x = np.concatenate([x for x, _ in batches])
+    losses = losses_of(data, x, labels, outputs)
+    return float(data.task.scores(labels, outputs, losses)[data.task.metric])
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a file does on a split.
 
     Attributes:
-        loss: Mean cross-entropy.
-        labels: (n,) numbers of classes.
-        predicted: (n,) likewise.
+        scores: The figures of the task, that which counts first.
+        loss: The mean of the task's.
+        details: What the record keeps of it besides.
     """
 
-    accuracy: float
+    scores: Mapping[str, float]
     loss: float
-    labels: np.ndarray
-    predicted: np.ndarray
+    details: Mapping[str, Any]
 
 
 def score(runner: Runner, data: Dataset) -> Score:
     """Scores a file on the test split, in one pass."""
-    labels, predicted, cross_entropy = [], [], 0.0
+    labels, outputs, losses = [], [], []
     for x, y in data.normalized_batches(data.test, _BATCH):
-        (logits,) = runner.logits([x])
+        (said,) = runner.logits([x])
         labels.append(y)
-        predicted.append(logits.argmax(axis=-1))
-        cross_entropy += float(np.sum(cross_entropy_of(logits, y)))
-    wanted, found = np.concatenate(labels), np.concatenate(predicted)
-    correct = int(np.sum(found == wanted))
-    return Score(correct / len(data.test), cross_entropy / len(data.test), wanted, found)
+        outputs.append(said)
+        losses.append(losses_of(data, x, y, said))
+    return scored(data, *(np.concatenate(part) for part in (labels, outputs, losses)))
 
 
-def cross_entropy_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n, classes), (n,) -> (n,), finite for finite logits: no probability is formed."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(labels)), labels]
+def scored(data: Dataset, labels: np.ndarray, outputs: np.ndarray, losses: np.ndarray) -> Score:
+    """The score of outputs (n, …) for labels (n, …), with the loss of each, (n,)."""
+    details = {}
+    if data.task.is_classification:
+        details["confusion"] = confusion(labels, outputs.argmax(axis=-1), data.class_names)
+    scores = data.task.scores(labels, outputs, losses)
+    return Score(scores, float(losses.mean()), details)
+
+
+def losses_of(data: Dataset, x: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """(n,) float64: the loss of each sample, of outputs that a file gave."""
+    y = data.task.targets(tf.constant(x), tf.constant(labels), data.classes)
+    return data.task.losses(y, tf.constant(outputs, tf.float64)).numpy()
 
 
 def layer_rows(model: keras.Model, weights: list[FileWeight]) -> list[dict[str, Any]]:

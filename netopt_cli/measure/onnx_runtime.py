@@ -11,6 +11,9 @@ import onnxruntime as ort
 
 from netopt_cli.contracts import Timing
 from netopt_cli.errors import RunError
+from netopt_cli.measure.noise import noise
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32}
 
 
 def open_session(file: Path, threads: int) -> ort.InferenceSession:
@@ -62,7 +65,7 @@ def prepare(file: Path, timing: Timing, random: np.random.Generator) -> Callable
     """Loads a file for timing: returns one inference, without copying the input and the output."""
     session = open_session(file, timing.threads)
     source, target = session.get_inputs()[0], session.get_outputs()[0]
-    x = ort.OrtValue.ortvalue_from_numpy(random.standard_normal(source.shape, np.float32))
+    x = ort.OrtValue.ortvalue_from_numpy(noise(random, source.shape, _DTYPES[source.type]))
     y = ort.OrtValue.ortvalue_from_numpy(np.empty(target.shape, np.float32))
     binding = session.io_binding()
     binding.bind_ortvalue_input(source.name, x)

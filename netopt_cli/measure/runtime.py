@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from netopt_cli.contracts import Timing
 from netopt_cli.errors import RunError
+from netopt_cli.measure.noise import noise
 
 _RESOLVERS = {
     "cpu": OpResolverType.AUTO,
@@ -94,7 +95,7 @@ def prepare(file: Path, timing: Timing, random: np.random.Generator) -> Callable
     """Loads a file for timing: returns one inference, without copying the input and the output."""
     interpreter = open_interpreter(file, timing)
     (tensor,) = interpreter.get_input_details()
-    x = random.standard_normal(tensor["shape"], np.float32)
+    x = noise(random, tensor["shape"], tensor["dtype"])
     interpreter.set_tensor(tensor["index"], quantize(x, tensor))
     return interpreter.invoke
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from netopt_cli.contracts import Timing
 from netopt_cli.errors import RunError
 from netopt_cli.export.saved_model import ANY_BATCH, ONE_SAMPLE
+from netopt_cli.measure.noise import noise
 
 
 def _load(folder: Path) -> tf.Module:
@@ -56,7 +57,7 @@ def prepare(folder: Path, timing: Timing, random: np.random.Generator) -> Callab
     model = _load(folder)
     serve_one = getattr(model, ONE_SAMPLE)
     signature = serve_one.input_signature[0]
-    x = tf.constant(random.standard_normal(signature.shape, np.float32))
+    x = tf.constant(noise(random, signature.shape, signature.dtype.as_numpy_dtype))
     function = serve_one.get_concrete_function(signature)
 
     def infer(owner: tf.Module = model) -> object:  # who owns the variables must live on

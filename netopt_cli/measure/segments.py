@@ -21,7 +21,6 @@ from netopt_cli.export.litert import FrozenGraph, freeze, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
 from netopt_cli.graph.exits import segments, without_exits
-from netopt_cli.measure.confusion import confusion
 from netopt_cli.measure.exit_policy import NEVER, choose_thresholds, left_at, uncertainties
 from netopt_cli.measure.exit_probe import ExitFiles, probe_exits
 from netopt_cli.measure.file_weights import read_file_weights, sparsity
@@ -31,11 +30,12 @@ from netopt_cli.measure.measurement import (
     Runner,
     calibration_samples,
     compare,
-    cross_entropy_of,
     export_network,
     gzip_size,
     layer_rows,
+    losses_of,
     score,
+    scored,
 )
 from netopt_cli.measure.runtime import LitertRunner
 from netopt_cli.measure.segment_runtime import SegmentChain
@@ -188,9 +188,10 @@ def measure_exits(
     weights = [w for part in export.segments for w in read_file_weights(part.content)]
     layers = layer_rows(network.model, weights)
     right = own.argmax(-1) == labels
+    found = scored(data, labels, own, losses_of(data, labels, labels, own))
     measurement = Measurement(
-        accuracy=float(right.mean()),
-        loss=float(cross_entropy_of(own, labels).mean()),
+        scores=found.scores,
+        loss=found.loss,
         params=network.model.count_params(),
         nonzero_params=sum(layer["nonzero"] for layer in layers),
         sparsity=sparsity(weights),
@@ -206,7 +207,7 @@ def measure_exits(
             "layers": layers,
             "parity": parity[-1],
             "parity_of_exits": parity[:-1],
-            "confusion": confusion(labels, own.argmax(-1), data.class_names),
+            **found.details,
             "recipe": scheme,
             "policy": policy.rule,
             "thresholds": choice.thresholds.tolist(),
@@ -223,14 +224,14 @@ def measure_exits(
     )
     whole_row = _row(
         "without exits",
-        accuracy=whole.accuracy,
+        accuracy=whole.scores["accuracy"],
         macs=np.array([_macs(export.whole)]),
         latency_ms=timed.whole_ms,
         size_bytes=len(export.whole.content),
     )
     policy_row = _row(
         "with exits",
-        accuracy=measurement.accuracy,
+        accuracy=measurement.score,
         macs=costs[left],
         latency_ms=timed.latency_ms,
         size_bytes=measurement.size_bytes,

@@ -23,6 +23,7 @@ from netopt_cli.graph.attacks import (
 )
 from netopt_cli.graph.free_training import FreeTraining
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes, needs_values
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -100,6 +101,9 @@ class Adversarial:
                 restart=restart,
             )
         return replace(network, keeps=(*network.keeps, modifier)) if self.keep else network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data) or needs_values(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

@@ -12,10 +12,12 @@ import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.graph.distillation_losses import soft_target_loss
 from netopt_cli.graph.transfer_set import task_of
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 Classes = tuple[Annotated[int, Field(ge=0)], ...]
 
@@ -77,6 +79,9 @@ class Amalgamate:
             modifiers=[self._match(heads)],
             restart=restart,
         )
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         where = f"opt.{preflight.stage}"

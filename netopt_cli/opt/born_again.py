@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError
 from netopt_cli.graph.reinitialize import reinitialize
 from netopt_cli.graph.teaching import Lesson
+from netopt_cli.suitability import needs_classes
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class BornAgain:
                 f"{context.evaluate(network.model):.2%}"
             )
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         if not preflight.is_first:

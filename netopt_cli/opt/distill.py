@@ -17,6 +17,7 @@ from netopt_cli.graph.logit_bias import best_offsets, output_bias, recall
 from netopt_cli.graph.teaching import Combine, Lesson, Method
 from netopt_cli.graph.transfer_set import transfer_set
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_a_teachable_task, needs_classes, needs_values
 
 if TYPE_CHECKING:
     from netopt_cli.dataset import Dataset
@@ -131,9 +132,22 @@ class Distill:
         if self.calibrate_bias:
             self._set_bias(network.model, context)
         if self.keep_teacher:
-            keep = self._lesson.keep(teachers, where="opt.distill.layers")
+            task = context.data.task
+            keep = self._lesson.keep(teachers, where="opt.distill.layers", task=task)
             network = replace(network, keeps=(*network.keeps, keep))
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        about_classes = (
+            self.method == "dkd"
+            or self.combine == "per_sample"
+            or self.samples_per_class
+            or self.missing_classes
+            or self.mixup
+        )
+        of_classes = needs_classes(data) if about_classes else None
+        of_values = needs_values(data) if self.mixup else None
+        return of_classes or of_values or needs_a_teachable_task(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)
@@ -172,17 +186,17 @@ class Distill:
             teacher_weights=self.teacher_weights,
         )
 
-    def _taught(self, context: Context, student_accuracy: float) -> list[keras.Model]:
+    def _taught(self, context: Context, student_score: float) -> list[keras.Model]:
         """The teachers; says which of them has less to teach than the student knows."""
         epochs = context.epochs if self.teacher_epochs is None else self.teacher_epochs
         teachers = []
         for arch in (self.teacher, *self.teachers.values()):
             teacher = context.teacher(arch, epochs=epochs)
-            accuracy = context.evaluate(teacher)
-            if accuracy < student_accuracy:
+            found = context.evaluate(teacher)
+            if found < student_score:
                 context.note(
                     f"warning: teacher {teacher.name} is worse on validation than the network "
-                    f"that it is to teach, {accuracy:.2%} against {student_accuracy:.2%}: train it "
+                    f"that it is to teach, {found:.4g} against {student_score:.4g}: train it "
                     "longer (teacher_epochs), or take a larger one"
                 )
             teachers.append(teacher)
@@ -201,7 +215,7 @@ class Distill:
             network,
             epochs=context.epochs if self.epochs is None else self.epochs,
             learning_rate=self.learning_rate,
-            modifiers=[*mixed, self._lesson.modifier(teachers, pairs)],
+            modifiers=[*mixed, self._lesson.modifier(teachers, pairs, task=context.data.task)],
             restart=restart,
             data=data,
         )

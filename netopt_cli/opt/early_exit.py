@@ -13,6 +13,7 @@ import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import Context, ExitPolicy, Forward, Modifier, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.graph.exits import (
     BuildHead,
@@ -21,6 +22,7 @@ from netopt_cli.graph.exits import (
     exit_places,
     trunk_layers,
 )
+from netopt_cli.suitability import needs_classes
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -97,6 +99,9 @@ class EarlyExit:
                 learning_rate=self.learning_rate,
                 modifiers=[to_the_end],
             )
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         preflight.refuse_after(

@@ -107,7 +107,7 @@ class LowRank:
     def _scan(self, model: keras.Model, context: Context) -> Callable[[keras.Layer], Damage]:
         """Asks what lost energy costs each layer, whatever the decomposition that loses it."""
         samples = context.data.training_batches(self.scoring_samples, _BATCH, context.seed)
-        loss = TaskLoss(model, samples)
+        loss = TaskLoss(context.data.task, model, samples)
         found = kernels(model)
         curves = {
             id(found[path]): curve for path, curve in scan(model, "rank", _RANKS, loss).items()

@@ -59,7 +59,8 @@ class MixedPrecision:
         model = network.model
         samples = self.scoring_samples
         x, _ = next(context.data.training_batches(samples, samples, context.seed))
-        curves = scan(model, "bits", _WIDTHS, LogitsDistance(model, x), self._free(model))
+        distance = LogitsDistance(model, x, are_logits=context.data.task.is_classification)
+        curves = scan(model, "bits", _WIDTHS, distance, self._free(model))
         sizes = _Sizes(model, self.scheme)
         if self.max_drop is None:
             bits = self._within(curves, sizes, self.size_fraction * sizes.at_8_bits)

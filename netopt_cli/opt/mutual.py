@@ -11,9 +11,11 @@ import tensorflow as tf
 from pydantic import Field
 
 from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.graph.distillation_losses import soft_target_loss
 from netopt_cli.graph.reinitialize import reinitialize
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class Mutual:
                 f"accuracy {context.evaluate(peer):.2%} after the last epoch"
             )
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

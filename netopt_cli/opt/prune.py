@@ -268,7 +268,8 @@ class Prune:
         if self.criterion == "random":
             return saliency.random(work.weights, work.context.seed)
         of_data = saliency.snip if self.criterion == "snip" else saliency.taylor
-        return of_data(work.network.model, work.weights, work.batches)
+        task = work.context.data.task
+        return of_data(task, work.network.model, work.weights, work.batches)
 
     def _learned(self, work: MaskedTraining) -> Learned:
         if self.criterion == "movement":
@@ -288,7 +289,7 @@ class Prune:
             if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity or ())
         }
         left = np.geomspace(_MILDEST, (1.0 - self.sparsity) / _DEEPER, _LEVELS)
-        loss = TaskLoss(work.network.model, work.batches)
+        loss = TaskLoss(work.context.data.task, work.network.model, work.batches)
         curves = scan(work.network.model, "prune", (1.0 - left).tolist(), loss, only=found)
         sizes = {path: math.prod(kernel.shape) for path, kernel in found.items()}
         costs = {path: partial(_weights_left, size) for path, size in sizes.items()}

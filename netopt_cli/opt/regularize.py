@@ -10,6 +10,7 @@ import keras
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Modifier, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError
 from netopt_cli.graph.averaging import moving_average, stochastic_average
 from netopt_cli.graph.batch_mixing import mixing
@@ -18,6 +19,7 @@ from netopt_cli.graph.dropout import with_drop_block, with_dropout, with_spatial
 from netopt_cli.graph.label_losses import confidence_penalty, focal_loss, label_smoothing
 from netopt_cli.graph.penalties import elastic, group_lasso, orthogonal, zero_units
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes, needs_values
 
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -105,6 +107,12 @@ class Regularize:
             left = ", ".join(f"{name} {zero} of {size}" for name, (zero, size) in zeros)
             context.note(f"units that are zero: {left}; opt=structured removes them for nothing")
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        mixes = self.mixup or self.cutmix
+        of_labels = self.label_smoothing or self.confidence_penalty or self.focal_gamma
+        of_classes = needs_classes(data) if mixes or of_labels else None
+        return of_classes or (needs_values(data) if mixes else None)
 
     def plan(self, preflight: Preflight) -> Network:
         key = f"opt.{preflight.stage}"

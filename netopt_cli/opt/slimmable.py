@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError
 from netopt_cli.graph.channels import read_channels
 from netopt_cli.graph.slimmable import Narrow, train_narrow
+from netopt_cli.suitability import needs_classes
 
 Width = Annotated[float, Field(gt=0, lt=1)]
 
@@ -47,6 +49,9 @@ class Slimmable:
         for one in narrow.values():
             one.settle()
         return replace(network, variants={name: one.model for name, one in narrow.items()})
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         preflight.refuse_after(

@@ -18,6 +18,7 @@ from netopt_cli.graph.channel_choice import Bounds, Choice, Quantity, Scope, cho
 from netopt_cli.graph.channels import ChannelGraph, read_channels
 from netopt_cli.graph.importance import Criterion, importance_of
 from netopt_cli.graph.surgery import remove
+from netopt_cli.tasks import Task
 
 _BATCH = 64
 
@@ -106,7 +107,9 @@ class Structured:
         model = network.model
         graph = read_channels(model)
         batches = context.data.training_batches(self.scoring_samples, _BATCH, context.seed)
-        scores = self._scores(model, graph, self.criterion, batches, context.seed)
+        scores = self._scores(
+            model, graph, self.criterion, batches, seed=context.seed, task=context.data.task
+        )
         choice = self._choose(model, graph, scores, ratio)
         self._tell_limits(graph, scores, choice, ratio, context)
         smaller = remove(model, graph, choice.removed)
@@ -126,10 +129,12 @@ class Structured:
         graph: ChannelGraph,
         criterion: Criterion,
         batches: Iterator[tuple[np.ndarray, np.ndarray]],
+        *,
         seed: int,
+        task: Task | None = None,
     ) -> dict[str, np.ndarray]:
         """Group -> importance of its units, for the groups that may shrink."""
-        importance = importance_of(criterion, model, graph, batches, seed)
+        importance = importance_of(criterion, model, graph, batches, seed, task=task)
         found = {}
         for group in graph.groups:
             names = {group.name, *group.layers}

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from netopt_cli.graph.gradients import loss_gradients, task_loss
+from netopt_cli.task.classification import CLASSIFICATION
 
 
 def network() -> keras.Model:
@@ -22,7 +23,7 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     model = network()
     kernel = model.get_layer("dense").kernel
     x, y = batch(16, 0)
-    ((gradient,),) = loss_gradients(model, [kernel])([(x, y)])
+    ((gradient,),) = loss_gradients(CLASSIFICATION, model, [kernel])([(x, y)])
     start, step = kernel.numpy(), np.float32(1e-2)
     for position in ((0, 0), (3, 5)):
         losses = []
@@ -30,7 +31,7 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
             moved = start.copy()
             moved[position] += sign * step
             kernel.assign(moved)
-            losses.append(float(task_loss(model, x, y)))
+            losses.append(float(task_loss(CLASSIFICATION, model, x, y)))
         kernel.assign(start)
         slope = (losses[0] - losses[1]) / (2 * step)
         np.testing.assert_allclose(gradient[position], slope, rtol=0.02, atol=1e-4)
@@ -39,7 +40,7 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
 def test_it_follows_the_weights_and_yields_each_batch_alone() -> None:
     model = network()
     kernels = [model.get_layer("dense").kernel, model.get_layer("logits").kernel]
-    gradients = loss_gradients(model, kernels)
+    gradients = loss_gradients(CLASSIFICATION, model, kernels)
     first = list(gradients([batch(16, 0), batch(9, 1)]))
     assert [[g.shape for g in found] for found in first] == [[(4, 6), (6, 3)]] * 2
     assert not np.allclose(first[0][0], first[1][0])
@@ -57,7 +58,7 @@ def test_frozen_unused_and_embedded_weights_have_gradients_too() -> None:
     model.trainable = False
     table = model.get_layer("embedding").embeddings
     x = np.array([[0, 1, 1, 2]] * 5)
-    ((rows, none),) = loss_gradients(model, [table, unused.kernel])(
+    ((rows, none),) = loss_gradients(CLASSIFICATION, model, [table, unused.kernel])(
         [(x, np.array([0, 1, 2, 0, 1]))]
     )
     assert rows[:3].all() and not rows[3:].any()

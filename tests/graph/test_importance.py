@@ -6,6 +6,7 @@ import pytest
 
 from netopt_cli.graph.channels import Group, read_channels, values_of
 from netopt_cli.graph.importance import Criterion, importance_of
+from netopt_cli.task.classification import CLASSIFICATION
 
 L = keras.layers
 
@@ -24,7 +25,9 @@ def scores(model: keras.Model, criterion: Criterion, seed: int = 0) -> np.ndarra
     graph = read_channels(model)
     random = np.random.default_rng(1)
     batches = [(random.normal(size=(16, 6)).astype("float32"), np.arange(16) % 3)] * 2
-    found = importance_of(criterion, model, graph, iter(batches), seed)(graph.group("hidden"))
+    found = importance_of(criterion, model, graph, iter(batches), seed, task=CLASSIFICATION)(
+        graph.group("hidden")
+    )
     assert found is not None and found.shape == (5,)
     return found
 

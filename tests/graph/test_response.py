@@ -22,6 +22,7 @@ from netopt_cli.graph.response import (
     scan,
     spread,
 )
+from netopt_cli.task.classification import CLASSIFICATION
 
 TECHNIQUES = list(LEVELS)
 LEVELS_CUT = (0.0, 0.5, 0.75, 0.9)
@@ -137,7 +138,7 @@ def test_the_model_is_whole_after_every_answer_and_after_an_error(
 
 
 def test_the_task_loss_follows_the_weights(model: keras.Model) -> None:
-    loss = TaskLoss(model, [(X[:20], Y[:20]), (X[20:], Y[20:])])
+    loss = TaskLoss(CLASSIFICATION, model, [(X[:20], Y[:20]), (X[20:], Y[20:])])
     log_probabilities = keras.ops.log_softmax(model(X)).numpy()
     assert loss(model) == pytest.approx(-log_probabilities[np.arange(32), Y].mean(), rel=1e-5)
     for weight in model.trainable_variables:

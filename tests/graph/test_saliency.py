@@ -6,6 +6,7 @@ import pytest
 
 from netopt_cli.graph import saliency
 from netopt_cli.graph.gradients import task_loss
+from netopt_cli.task.classification import CLASSIFICATION
 
 
 @pytest.fixture
@@ -31,15 +32,15 @@ def kernels_of(model: keras.Model) -> list[keras.Variable]:
 def test_taylor_foresees_what_a_weight_is_worth(model: keras.Model, batches: list) -> None:
     weights = kernels_of(model)
     weights[1].assign(0.01 * weights[1].numpy())  # small steps, so that the first order is right
-    (_, scores) = saliency.taylor(model, weights, batches[:1])()
-    before = float(task_loss(model, *batches[0]))
+    (_, scores) = saliency.taylor(CLASSIFICATION, model, weights, batches[:1])()
+    before = float(task_loss(CLASSIFICATION, model, *batches[0]))
     start = weights[1].numpy()
     changes = np.zeros_like(start)
     for position in np.ndindex(*start.shape):
         without = start.copy()
         without[position] = 0
         weights[1].assign(without)
-        changes[position] = abs(float(task_loss(model, *batches[0])) - before)
+        changes[position] = abs(float(task_loss(CLASSIFICATION, model, *batches[0])) - before)
     assert np.corrcoef(changes.ravel(), scores.ravel())[0, 1] > 0.99
 
 
@@ -47,11 +48,13 @@ def test_snip_sums_over_batches_before_and_taylor_after_the_absolute_value(
     model: keras.Model, batches: list
 ) -> None:
     weights = kernels_of(model)
-    snip = saliency.snip(model, weights, batches)()
-    taylor = saliency.taylor(model, weights, batches)()
+    snip = saliency.snip(CLASSIFICATION, model, weights, batches)()
+    taylor = saliency.taylor(CLASSIFICATION, model, weights, batches)()
     for s, t in zip(snip, taylor, strict=True):
         assert (s <= t + 1e-6).all() and (s < 0.9 * t).any()
-    alone = [f(model, weights, batches[:1])() for f in (saliency.snip, saliency.taylor)]
+    alone = [
+        f(CLASSIFICATION, model, weights, batches[:1])() for f in (saliency.snip, saliency.taylor)
+    ]
     np.testing.assert_allclose(alone[0][0], alone[1][0], rtol=1e-5)
 
 

@@ -46,7 +46,7 @@ def test_the_figures_of_a_file(model, data, tmp_path, format_, scheme):
     x, y = next(data.normalized_batches(data.test, len(data.test)))
     accuracy = float(np.mean(np.argmax(model(x, training=False), axis=-1) == y))
     close = 1e-5 if scheme == "float32" else 0.03
-    assert measured.accuracy == pytest.approx(accuracy, abs=close)
+    assert measured.score == pytest.approx(accuracy, abs=close)
     assert (measured.parity_max_abs < 1e-4) == (scheme == "float32")
 
 

@@ -51,7 +51,7 @@ def measured(request, model, data, tmp_path_factory):
 
 def test_the_fields_are_the_columns():
     names = [field.name for field in dataclasses.fields(Measurement)]
-    assert names == [*COLUMNS, "details", "packed"]
+    assert names == ["scores", *COLUMNS[1:], "details", "packed"]
 
 
 def test_what_is_known_by_hand(measured):
@@ -83,7 +83,7 @@ def test_accuracy_and_loss_are_those_of_the_test_split(measured, model, data):
     close = 1e-5 if scheme == "float32" else 0.03
     assert measurement.loss == pytest.approx(float(np.mean(loss)), abs=close)
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == y))
-    assert measurement.accuracy == pytest.approx(accuracy, abs=close)
+    assert measurement.score == pytest.approx(accuracy, abs=close)
 
 
 def test_the_loss_of_a_certain_and_wrong_network_is_finite(model, data, tmp_path):

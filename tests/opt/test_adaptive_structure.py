@@ -102,7 +102,7 @@ def gated(bench: Bench) -> Network:
 
 def test_the_file_skips_what_its_gate_closes(bench: Bench, tmp_path: Path) -> None:
     stage = DynamicDepth(epochs=1)
-    model = plan(bench.build(residual), {"dynamic_depth": stage}, bench.build)[
+    model = plan(bench.build(residual), {"dynamic_depth": stage}, bench.build, bench.data)[
         "dynamic_depth"
     ].model
     x = images(bench)
@@ -144,7 +144,7 @@ def test_a_fixed_gate_needs_no_decision(bench: Bench, gated: Network) -> None:
     actual, macs = file_logits(Network(model), bench, x)
     np.testing.assert_allclose(actual, model(x), atol=1e-4)
     assert macs is not None
-    plan(Network(model), {"quantize": Quantize()}, bench.build)
+    plan(Network(model), {"quantize": Quantize()}, bench.build, bench.data)
 
 
 @pytest.fixture
@@ -166,7 +166,9 @@ def test_a_conditional_convolution_starts_as_the_plain_one_and_exports(
 ) -> None:
     stage = ConditionalConvolution(experts=3, mix=mix, epochs=2)
     x = images(bench)
-    planned = plan(convolutional, {"conditional": stage}, bench.build)["conditional"].model
+    planned = plan(convolutional, {"conditional": stage}, bench.build, bench.data)[
+        "conditional"
+    ].model
     assert np.abs(planned(x) - convolutional.model(x)).max() < 0.2
     trained = apply(stage, convolutional, bench).model
     layer = trained.get_layer("conv_2")

@@ -44,7 +44,7 @@ def test_the_loop_of_the_file_computes_what_the_network_does(
     cell: str, scale: float, bias: float, bench: Bench, tmp_path: Path
 ) -> None:
     network = bench.build(lambda shape, classes: rnn.build(shape, classes, cell=cell, units=(6,)))
-    model = plan(network, {"act": AdaptiveTime()}, bench.build)["act"].model
+    model = plan(network, {"act": AdaptiveTime()}, bench.build, bench.data)["act"].model
     layer = model.get_layer(f"{cell}_1")
     layer.halt.assign(np.random.default_rng(0).normal(size=layer.halt.shape) * scale)
     layer.halt_bias.assign([bias])
@@ -74,8 +74,10 @@ def test_a_dearer_step_is_taken_less_often(bench: Bench) -> None:
 def test_all_steps_laid_out_can_be_int8_and_a_loop_cannot(bench: Bench) -> None:
     network = bench.build(small)
     with pytest.raises(InputError, match="loop=false"):
-        plan(network, {"act": AdaptiveTime(), "quantize": Quantize()}, bench.build)
-    planned = plan(network, {"act": AdaptiveTime(loop=False), "quantize": Quantize()}, bench.build)
+        plan(network, {"act": AdaptiveTime(), "quantize": Quantize()}, bench.build, bench.data)
+    planned = plan(
+        network, {"act": AdaptiveTime(loop=False), "quantize": Quantize()}, bench.build, bench.data
+    )
     x = next(bench.data.normalized_batches(bench.data.validation, 20))[0]
     _, content = export_network(planned["quantize"], bench.data)
     actual = np.concatenate(list(LitertRunner(content, Timing()).logits([x])))

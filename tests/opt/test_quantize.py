@@ -56,7 +56,7 @@ def test_every_scheme_is_in_the_file_and_runs(bench: Bench, scheme: str, dtype: 
     assert len(content) < len(float_file)
     parity = compare(network, bench.data, LitertRunner(content, Timing()), scheme)
     assert parity["max_abs_rounded"] <= parity["tolerance"]
-    assert abs(parity["file_accuracy"] - parity["keras_accuracy"]) <= 0.1
+    assert abs(parity["file_score"] - parity["keras_score"]) <= 0.1
 
 
 def test_4_bits_take_half_the_bytes_of_8(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from netopt_cli.opt.regularize import Regularize
 from netopt_cli.opt.structured import Structured
 from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
+from netopt_cli.task.classification import CLASSIFICATION
 
 
 def convolutional(normalize: bool = False) -> keras.Model:
@@ -184,12 +185,12 @@ def sharpness(model: keras.Model, data: Dataset) -> float:
     """How much the training loss rises by a step of 0.3 straight uphill."""
     x, y = (tf.constant(each) for each in next(data.normalized_batches(data.train, 200)))
     with tf.GradientTape() as tape:
-        loss = task_loss(model, x, y)
+        loss = task_loss(CLASSIFICATION, model, x, y)
     uphill = tape.gradient(loss, [v.value for v in model.trainable_variables])
     length = float(tf.linalg.global_norm(uphill))
     own = model.get_weights()
     model.set_weights([w + 0.3 * g.numpy() / length for w, g in zip(own, uphill, strict=True)])
-    risen = float(task_loss(model, x, y) - loss)
+    risen = float(task_loss(CLASSIFICATION, model, x, y) - loss)
     model.set_weights(own)
     return risen
 

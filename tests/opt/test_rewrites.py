@@ -60,7 +60,7 @@ def shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def planned(stage: Stage, network: Network, bench: Bench) -> Network:
-    return plan(network, {"it": stage}, bench.build)["it"]
+    return plan(network, {"it": stage}, bench.build, bench.data)["it"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -99,7 +99,7 @@ def test_only_the_mean_destroys_zeros_and_codebooks(
     given: Property, bench: Bench, network: Network
 ) -> None:
     stages = {"maker": Giving(given), "share": Share(start="first")}
-    after = plan(network, stages, bench.build)["share"]
+    after = plan(network, stages, bench.build, bench.data)["share"]
     assert after.properties == {given, "shared weights"}
     stages["share"] = Share(start="mean")
     with pytest.raises(InputError, match=r"put 'share' before it, or use opt.share.start=first"):

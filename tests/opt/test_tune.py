@@ -105,7 +105,7 @@ def test_frozen_statistics_stay_when_asked_for(bench: Bench) -> None:
 def test_adapters_leave_the_layers_and_start_as_nothing(bench: Bench) -> None:
     stage = Tune(method="adapters", bottleneck=2)
     network = bench.build(convolutional)
-    planned = plan(network, {"tune": stage}, bench.build)["tune"].model
+    planned = plan(network, {"tune": stage}, bench.build, bench.data)["tune"].model
     x = np.random.default_rng(0).normal(size=(4, 4, 4, 1)).astype(np.float32)
     np.testing.assert_allclose(planned(x), network.model(x), atol=1e-6)
     before, after, result = tuned(bench, method="adapters", bottleneck=2)

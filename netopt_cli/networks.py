@@ -1,0 +1,30 @@
+"""A network for a data set: an arch, called with what the samples are and what is to be learned."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from netopt_cli.contracts import ArchBuilder, Network
+from netopt_cli.dataset import Dataset
+from netopt_cli.errors import ArchError
+
+
+def build_network(arch: ArchBuilder, data: Dataset) -> Network:
+    """Builds the network of an arch with new weights.
+
+    An arch that takes `inputs` gets them; any other is for plain values.
+
+    Raises:
+        ArchError: It cannot be built for samples like these.
+    """
+    called: Any = getattr(arch, "target", arch)
+    if "inputs" in inspect.signature(called).parameters:
+        return Network(arch(shape=data.shape, classes=data.classes, inputs=data.inputs))
+    if not data.inputs.are_values:
+        raise ArchError(
+            f"{called.__module__.rpartition('.')[2]} needs samples of values. Received: "
+            f"{data.inputs.describe()} of data={data.name}. For texts use arch=bag_of_embeddings, "
+            "text_cnn, rnn or transformer; for users and items one made for ratings"
+        )
+    return Network(arch(shape=data.shape, classes=data.classes))
