@@ -166,11 +166,11 @@ Source = ArraySource | FileSource
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axis.
+    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axes.
 
     Attributes:
-        subtract: Scalar or (channels,), in the units of the raw data.
-        multiply: Scalar or (channels,).
+        subtract: Scalar, (channels,) or, for spectra, (bins, 1); in the units of the raw data.
+        multiply: Like `subtract`.
     """
 
     subtract: np.ndarray | float = 0.0
