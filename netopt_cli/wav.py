@@ -41,7 +41,7 @@ def read_clip(file: Path, *, sample_rate: int, samples: int) -> np.ndarray:
     needed = -(-samples * rate // sample_rate)
     clip = _full_scale(channels[:needed]).mean(axis=1)
     if not np.isfinite(clip).all():
-        raise DataError(f"The samples of a WAV file must be finite. Received NaN or infinity: {file}")
+        raise DataError(f"A WAV file must have finite samples. Received NaN or infinity: {file}")
     if rate != sample_rate:
         clip = resample_poly(clip, sample_rate // common, rate // common)
     clip = clip[:samples].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Convolutional recurrent network: one convolution over the spectrum, recurrent layers over time."""
+"""Convolutional recurrent network: a convolution of the spectrum, recurrent layers over time."""
 
 from typing import Literal
 

@@ -1,8 +1,6 @@
 """Your own recordings, WAV files in one folder a class; voices are kept apart."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,13 +15,11 @@ from netopt_cli.spectrum_augment import SpectrumAugmentOptions, spectrum_augment
 from netopt_cli.wav import HIGHEST_RATE, LOWEST_RATE, read_clip
 
 Rate = Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)]
+Milliseconds = Annotated[float, Field(ge=1, le=1000)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 SUFFIXES = (".wav",)
-
-_CHUNK = 64
-"""Recordings in memory at once; of the others there are the features."""
 
 
 def load(
@@ -32,10 +28,10 @@ def load(
     path: str,
     speaker_pattern: str | None = None,
     sample_rate: Rate = 16_000,
-    seconds: Annotated[float, Field(gt=0, le=600)] = 1.0,
+    seconds: Annotated[float, Field(gt=0, le=60)] = 1.0,
     features: Features = "log_mel",
-    frame_ms: Positive = 40.0,
-    hop_ms: Positive = 20.0,
+    frame_ms: Milliseconds = 40.0,
+    hop_ms: Milliseconds = 20.0,
     mel_bins: Count = 40,
     coefficients: Count = 10,
     low_hz: Annotated[float, Field(ge=0)] = 20.0,
@@ -96,21 +92,9 @@ def load(
 
 
 def _source(files: LabelledFiles, front_end: FrontEnd) -> ArraySource:
-    chunks = [
-        front_end(_clips(files.paths[start : start + _CHUNK], front_end))
-        for start in range(0, len(files.paths), _CHUNK)
-    ]
-    return ArraySource(np.concatenate(chunks), np.array(files.labels, np.int32))
-
-
-def _clips(paths: Sequence[Path], front_end: FrontEnd) -> np.ndarray:
-    """(n, samples) float32."""
-    return np.stack(
-        [
-            read_clip(path, sample_rate=front_end.sample_rate, samples=front_end.samples)
-            for path in paths
-        ]
-    )
+    rate, samples = front_end.sample_rate, front_end.samples
+    x = [front_end(read_clip(path, sample_rate=rate, samples=samples)) for path in files.paths]
+    return ArraySource(np.stack(x), np.array(files.labels, np.int32))
 
 
 def _speakers(files: LabelledFiles, pattern: str) -> np.ndarray:
