@@ -115,7 +115,7 @@ def _kept(length: tf.Tensor, start: tf.Tensor, size: int, longest: float) -> tf.
     """(batch,) draws in [-1, 1) -> (batch, size): 0 in a stripe, 1 elsewhere."""
     import tensorflow as tf
 
-    long = tf.floor((length + 1) / 2 * (longest * size + 1))  # (batch,)
+    long = tf.floor((length + 1) / 2 * (int(longest * size) + 1))  # (batch,)
     first = tf.floor((start + 1) / 2 * (size - long + 1))
     position = tf.range(size, dtype=tf.float32) - first[:, None]  # (batch, size)
     return tf.cast((position < 0) | (position >= long[:, None]), tf.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from netopt_cli.errors import DataError
 
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+LOWEST_RATE, HIGHEST_RATE = 1_000, 192_000
 """Hz. Outside of it a header is damaged, or made to cost memory: the filter of a resampling is as
 long as the larger of two rates without a common factor."""
 

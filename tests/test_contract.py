@@ -1,5 +1,6 @@
 """Every YAML of every group: found by itself, composed, bound, built and run for one tiny step."""
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import tensorflow as tf
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from rich.console import Console
+from wav_files import spoken_words
 
 from netopt_cli import catalog, experiment
 from netopt_cli.components import build
@@ -59,6 +61,8 @@ def images() -> Dataset:
     )  # fmt: skip
 
 
+GIVES_BACK_ITS_INPUT = {"autoencoder"}
+"""Archs whose outputs are as many as the values of a sample."""
 ARCH_NEEDS = {"keras_model": lambda folder: [f"arch.path={saved_model(folder)}"]}
 
 
@@ -74,13 +78,14 @@ def saved_model(folder: Path) -> Path:
 def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
     needs = ARCH_NEEDS.get(name, lambda folder: [])(tmp_path)
     cfg = compose([f"arch={name}", *needs])
-    model = build(cfg.arch, allow=(), where="arch", shape=images.shape, classes=images.classes)
+    classes = math.prod(images.shape) if name in GIVES_BACK_ITS_INPUT else images.classes
+    model = build(cfg.arch, allow=(), where="arch", shape=images.shape, classes=classes)
     x, y = next(images.normalized_batches(images.train, 8))
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    assert logits.shape == (8, 4)
+    assert logits.shape == (8, classes)
     assert np.isfinite(logits.numpy()).all()
     assert all(g is not None for g in gradients), "a weight that the loss does not depend on"
     assert not np.allclose(logits.numpy().sum(-1), 1), "logits are wanted, not probabilities"
@@ -188,6 +193,7 @@ DATA_WRITERS = {
     "cifar100": lambda folder: cifar_files(folder, coarse=1),
     "npz": npz_file,
     "image_folder": image_folder,
+    "audio_folder": lambda folder: spoken_words(folder, clips=3),
 }
 
 
@@ -228,7 +234,7 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRESETS_OF_A_FILE = (
     "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
-    "lora_shifted",
+    "lora_shifted", "keywords_ds_cnn", "keywords_gru",
 )  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 
