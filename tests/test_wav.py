@@ -101,5 +101,5 @@ def test_a_damaged_header_ends_in_samples_or_in_a_message(tmp_path_factory, chan
 
 
 def test_a_folder_is_no_recording(tmp_path):
-    with pytest.raises(DataError, match="Cannot read the WAV file .*: Is a directory"):
+    with pytest.raises(DataError, match=r"Cannot read the WAV file .*: Is a directory"):
         read_clip(tmp_path, sample_rate=16_000, samples=100)

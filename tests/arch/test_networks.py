@@ -156,7 +156,7 @@ def test_crnn_needs_a_spectrum_and_a_recurrent_layer():
 def test_an_autoencoder_gives_back_what_it_gets():
     model = build("autoencoder", (6, 5, 2), 60, hidden=[8, 2, 8])
     assert logits(model).shape == (2, 60)
-    with pytest.raises(ArchError, match="here 60, .*Received: classes=10. Use arch=mlp"):
+    with pytest.raises(ArchError, match=r"here 60, .*Received: classes=10. Use arch=mlp"):
         build("autoencoder", (6, 5, 2), 10)
 
 
