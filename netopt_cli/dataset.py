@@ -171,11 +171,11 @@ Source = ArraySource | FileSource
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axis.
+    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axes.
 
     Attributes:
-        subtract: Scalar or (channels,), in the units of the raw data.
-        multiply: Scalar or (channels,).
+        subtract: Scalar, (channels,) or, for spectra, (bins, 1); in the units of the raw data.
+        multiply: Like `subtract`.
         dtype: Of the network's input; int32 goes in as it is.
     """
 

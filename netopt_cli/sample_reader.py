@@ -18,6 +18,7 @@ from netopt_cli.errors import DataError, InputError
 _KINDS = {
     "array": "netopt_cli.sample_reader:ArrayReader",
     "image": "netopt_cli.sample_reader:ImageReader",
+    "sound": "netopt_cli.sound_reader:SoundReader",
     "text": "netopt_cli.text:TextReader",
 }
 """Kind -> module and class, imported when such a reader is restored."""
