@@ -341,7 +341,7 @@ def _node(r: Random, depth: int = 0) -> str:
 
 
 def _json(r: Random) -> bytes:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"stage": "baseline", "role": "baseline", "accuracy": r.choice([0.5, None, "x", 1e999])},
         {
             "stage": "prune",
@@ -350,13 +350,16 @@ def _json(r: Random) -> bytes:
             "params": {},
         },
     ]
+    for row in rows:
+        row["metric"] = r.choice(["rmse", "accuracy", "x", [1], None])
+        row["rmse"] = r.choice([2, "x"])
     record: dict[str, object] = {
         "status": r.choice(["completed", "failed", 3, None]),
         "started": r.choice(["2026-11-24T10:00:00.000+00:00", "never", "", 5]),
         "seed": r.choice([0, -1, "x", None]),
         "config": r.choice([{"arch": {"_target_": "netopt_cli.arch.cnn.build"}}, [], None, "x"]),
         "rows": r.choice([rows, rows, rows[:1], {}, [1], None]),
-        "dataset": r.choice([{"name": "digits"}, {"name": [1]}, [], None]),
+        "dataset": r.choice([{"name": "digits", "protocol": [1]}, {"name": [1]}, [], None]),
         "pipeline": r.choice([["prune"], [1], "x", None]),
     }
     if r.random() < 0.2:

@@ -68,14 +68,7 @@ def add_run_options(parser: Parser) -> None:
     add = parser.add_argument
     add("--json", action="store_true", help="print one line of JSON a run instead of the table")
     add("--quiet", "-q", action="store_true", help="no progress on stderr")
-    add(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="let _target_ name this package of yours, which may be in the current directory; "
-        "repeat it for several",
-    )
+    add_allow(parser)
 
 
 def add_job_options(parser: Parser) -> None:
@@ -85,3 +78,15 @@ def add_job_options(parser: Parser) -> None:
     add_run_options(parser)
     add_config_dir(parser)
     add("--config-name", "-cn", default="run", metavar="NAME", help="the primary config (run)")
+
+
+def add_allow(parser: Parser) -> None:
+    """Adds the option that names packages of the user's own."""
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="let _target_ name this package of yours, which may be in the current directory; "
+        "repeat it for several",
+    )

@@ -6,16 +6,18 @@ Loaders (the `data` group, or a user's own) only read; all of them end in `assem
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from netopt_cli.augment import AugmentOptions, augmentation
-from netopt_cli.dataset import ArraySource, Dataset, Normalization, Source
+from netopt_cli.dataset import ArraySource, Augment, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
 from netopt_cli.inputs import VALUES, Inputs
+from netopt_cli.sample_reader import SampleReader, default_reader
 from netopt_cli.task.classification import CLASSIFICATION
 from netopt_cli.tasks import Sources, Task
 
@@ -45,10 +47,14 @@ def assemble(
     validation_fraction: Fraction = 0.1,
     test_fraction: Fraction = 0.2,
     normalize: NormalizeRule = "auto",
-    augment: AugmentOptions | None = None,
+    channel_axes: int = 1,
+    augment: AugmentOptions | Augment | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
     inputs: Inputs = VALUES,
+    reader: SampleReader | None = None,
+    fingerprint: str | None = None,
+    groups: Mapping[str, np.ndarray] | None = None,
 ) -> Dataset:
     """Checks what a loader read and makes the data set of it; every loader ends here.
 
@@ -63,11 +69,19 @@ def assemble(
         normalize: `auto` divides uint8 by 255 and leaves floats as they are; `none`; `unit` maps
             the range of the type (uint8) or of the training split (float) to [0, 1];
             `standardize` gives every channel mean 0 and deviation 1 over the training split.
-        augment: The arguments of `augment.augmentation`; for images only.
+        channel_axes: So many axes at the end tell the channels apart for `standardize`: 2 for
+            spectra (frames, bins, 1), whose bins differ; 0 for signals that are one channel.
+        augment: The arguments of `augment.augmentation`, or an augmentation of the loader's own;
+            for images (and spectra) only.
         train_limit: Keeps that many training samples (stratified, by `seed`).
         task: What is to be learned; it says what labels look like, and splits are stratified as it
             says.
         inputs: What the values of a sample are. Tokens and ids come as int32.
+        reader: What makes a sample of what a person has; None where files of arrays or images do.
+        fingerprint: SHA-256 (hex) of what was read, where a loader makes the samples of it by the
+            seed; None is that of the samples.
+        groups: For each given split (n,) names: samples of one name, as of one speaker, must be in
+            one split. Splits are then cut off by whole groups.
 
     Raises:
         DataError: the data is malformed or inconsistent; see the message.
@@ -80,19 +94,25 @@ def assemble(
     _check_alike(sources)
     outputs = task.outputs(sources, class_names)
     digests = [f"{split} {source.digest()}" for split, source in sources.items()]
-    if "test" not in sources:
-        sources["train"], sources["test"] = _cut_off(
-            sources["train"], "test", test_fraction, TEST_SPLIT_SEED, task
-        )
-    if "validation" not in sources:
-        sources["train"], sources["validation"] = _cut_off(
-            sources["train"], "validation", validation_fraction, seed, task
-        )
+    train_groups = _apart(groups)
+    for split, fraction, split_seed in (
+        ("test", test_fraction, TEST_SPLIT_SEED),
+        ("validation", validation_fraction, seed),
+    ):
+        if split not in sources:
+            y = task.strata(sources["train"].y)
+            chosen = _cut_off(y, split, fraction, split_seed, train_groups)
+            rest = np.setdiff1d(np.arange(len(sources["train"])), chosen, assume_unique=True)
+            sources[split] = sources["train"].take(chosen)
+            sources["train"] = sources["train"].take(rest)
+            train_groups = None if train_groups is None else train_groups[rest]
+    if groups is not None and task.is_classification:
+        _require_every_class(sources["train"], outputs.names)
     if train_limit is not None:
         sources["train"] = _limited(sources["train"], train_limit, outputs.count, seed, task)
     sources = task.prepared(sources, seed)
     shape = sources["train"].shape
-    augment_batch = augmentation(**(augment or {}))
+    augment_batch = augment if callable(augment) else augmentation(**(augment or {}))
     if augment_batch is not None and not (len(shape) == 3 and task.augments and inputs.are_values):
         raise DataError(
             "augment needs images (height, width, channels), and labels that stay right. "
@@ -106,11 +126,12 @@ def assemble(
         train=sources["train"],
         validation=sources["validation"],
         test=sources["test"],
-        normalization=_normalization(sources["train"], normalize, inputs),
+        normalization=_normalization(sources["train"], normalize, channel_axes, inputs),
         augment=augment_batch,
-        fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        fingerprint=fingerprint or hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         task=task.fitted(sources["train"]),
         inputs=inputs,
+        reader=reader or default_reader(shape, sources["train"].dtype),
     )
 
 
@@ -138,22 +159,71 @@ def stratified_choice(y: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
+def grouped_choice(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Chooses whole groups at random until they have about `count` samples; never all of them.
+
+    Args:
+        groups: (n,) the group of each sample; at least 2 differ.
+
+    Returns:
+        (m,) sorted indices: of one group at least, m as near to `count` as the order allows.
+    """
+    names, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    totals = np.cumsum(sizes[order])[:-1]  # of the first 1, 2, … groups, one left
+    last = int(np.argmin(np.abs(totals - count)))
+    return np.flatnonzero(np.isin(members, order[: last + 1]))
+
+
 def _cut_off(
-    source: Source, split: str, fraction: float, seed: int, task: Task
-) -> tuple[Source, Source]:
+    y: np.ndarray, split: str, fraction: float, seed: int, groups: np.ndarray | None
+) -> np.ndarray:
+    """Returns the indices of the samples that become the split.
+
+    Args:
+        y: (n,) what is to be in proportion.
+    """
     if not 0 < fraction < 1:
         raise DataError(
             f"{split}_fraction must be in (0, 1). Received: {split}_fraction={fraction}"
         )
-    count = round(len(source) * fraction)
-    if count == 0 or count == len(source):
+    count = round(len(y) * fraction)
+    if count == 0 or count == len(y):
         empty = "train" if count else split
         raise DataError(
-            f"{split}_fraction={fraction} of {len(source)} samples leaves the {empty} split empty."
+            f"{split}_fraction={fraction} of {len(y)} samples leaves the {empty} split empty."
         )
-    chosen = stratified_choice(task.strata(source.y), count, seed)
-    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
-    return source.take(rest), source.take(chosen)
+    if groups is None:
+        return stratified_choice(y, count, seed)
+    if len(np.unique(groups)) < 2:
+        raise DataError(
+            f"The {split} split needs a group (a speaker) of its own. Received: all samples that "
+            f"are left for it and the train split belong to '{groups[0]}'."
+        )
+    return grouped_choice(groups, count, seed)
+
+
+def _apart(groups: Mapping[str, np.ndarray] | None) -> np.ndarray | None:
+    """Returns the groups of the train split, after checking that no other split has one of them."""
+    if groups is None:
+        return None
+    for (split, names), (other, others) in combinations(groups.items(), 2):
+        both = np.intersect1d(names, others)
+        if len(both):
+            raise DataError(
+                f"A group (a speaker) must be in one split. Received: '{both[0]}' in {split} and "
+                f"{other}."
+            )
+    return groups["train"]
+
+
+def _require_every_class(train: Source, names: Sequence[str]) -> None:
+    missing = np.setdiff1d(np.arange(len(names)), train.y)
+    if len(missing):
+        raise DataError(
+            f"The train split has no sample of class '{names[missing[0]]}' left: its groups (its "
+            "speakers) are all in validation or test. Give it more of them."
+        )
 
 
 def _limited(source: Source, train_limit: int, classes: int, seed: int, task: Task) -> Source:
@@ -223,14 +293,16 @@ def _check_alike(sources: Sources) -> None:
             )
 
 
-def _normalization(train: Source, rule: NormalizeRule, inputs: Inputs) -> Normalization:
+def _normalization(
+    train: Source, rule: NormalizeRule, channel_axes: int, inputs: Inputs
+) -> Normalization:
     if not inputs.are_values:
         return Normalization(dtype=inputs.dtype)
     is_bytes = train.dtype == np.uint8
     if rule == "none" or (rule == "auto" and not is_bytes):
         return Normalization()
     if rule == "standardize":
-        return _standardization(train)
+        return _standardization(train, channel_axes)
     if is_bytes:
         return Normalization(multiply=1 / 255)
     low, high = np.inf, -np.inf
@@ -239,16 +311,18 @@ def _normalization(train: Source, rule: NormalizeRule, inputs: Inputs) -> Normal
     return Normalization(subtract=low, multiply=1 / (high - low) if high > low else 1.0)
 
 
-def _standardization(train: Source) -> Normalization:
+def _standardization(train: Source, channel_axes: int) -> Normalization:
     """Per channel, in one pass (Chan et al. 1983: merging the means and variances of chunks)."""
-    count, mean, squares = 0, np.zeros(train.shape[-1]), np.zeros(train.shape[-1])
+    channels = train.shape[len(train.shape) - channel_axes :]
+    count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
     for x, _ in train.batches(_CHUNK):
-        flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        flat = x.reshape(-1, *channels).astype(np.float64)
         delta = flat.mean(axis=0) - mean
         total = count + len(flat)
         squares += flat.var(axis=0) * len(flat) + delta**2 * (count * len(flat) / total)
         mean += delta * (len(flat) / total)
         count = total
     deviation = np.sqrt(squares / count)
-    deviation[deviation < 1e-7 * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant channel
+    is_constant = deviation < 1e-7 * np.maximum(1.0, np.abs(mean))
+    deviation = np.where(is_constant, 1.0, deviation)
     return Normalization(mean.astype(np.float32), (1 / deviation).astype(np.float32))

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from netopt_cli.baseline_file import Baseline, BaselineRow, Figure, Ignore, MadeOf, Rule
 from netopt_cli.columns import COSTS, LATENCY_RATIO, describe, figure_columns
-from netopt_cli.errors import InputError
 from netopt_cli.metrics import ACCURACY, Metric, metric_named
-from netopt_cli.run_groups import Group, Skipped
+from netopt_cli.run_groups import Group, Skipped, require_comparable
 from netopt_cli.statistics import FEWEST, summary, t_quantile
 
 NOTABLE_LOSS = 0.01
@@ -142,7 +141,7 @@ def check(groups: Sequence[Group], skipped: Sequence[Skipped], baseline: Baselin
     found = [_failed(each.name, "status", each.reason) for each in skipped]
     for group in groups:
         made_of = baseline.made_of
-        _require_comparable(group, made_of)
+        require_comparable(group, group.name, made_of, "the baseline")
         if made_of.fingerprint and made_of.fingerprint != group.any.fingerprint:
             reason = f"the data are not those of the baseline ({made_of.data})"
             found.append(_failed(group.name, "data", reason))
@@ -157,20 +156,6 @@ def check(groups: Sequence[Group], skipped: Sequence[Skipped], baseline: Baselin
                 if rule is not None:
                     found.append(_check(group, name, column, rule, baseline))
     return found
-
-
-def _require_comparable(group: Group, made_of: MadeOf) -> None:
-    if group.metric != made_of.metric:
-        raise InputError(
-            "a run is checked by the metric of its baseline. "
-            f"Received: {group.name} by {group.metric}, the baseline by {made_of.metric}"
-        )
-    if group.protocol != made_of.protocol:
-        raise InputError(
-            "figures of different evaluation protocols are not compared. Received: "
-            f"{group.name} by '{group.protocol or 'default'}', "
-            f"the baseline by '{made_of.protocol or 'default'}'"
-        )
 
 
 def tolerance(rule: Rule, figure: Figure, seeds: int, false_alarm: float) -> float:

@@ -36,6 +36,10 @@ COMMANDS = {
         "netopt_cli.commands.sensitivity",
         "Scan what each layer answers to pruning, lower rank and fewer bits.",
     ),
+    "predict": Command(
+        "netopt_cli.commands.predict",
+        "Say what an exported network makes of a sentence, an image, a recording, …",
+    ),
     "launch": Command(
         "netopt_cli.commands.launch",
         "Start several workers of target=multi_worker on this machine.",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from netopt_cli.columns import describe, figure_columns
-from netopt_cli.errors import InputError, RecordError, did_you_mean
+from netopt_cli.errors import RecordError, did_you_mean
 from netopt_cli.metrics import metric_named
-from netopt_cli.run_groups import Group
+from netopt_cli.run_groups import Group, require_comparable
 from netopt_cli.statistics import (
     PAIRED_TEST,
     WELCH_TEST,
@@ -68,7 +68,7 @@ def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
 
     Raises:
         RecordError: No group has that stage, with the nearest one.
-        InputError: Their figures must not be compared, see `require_comparable`.
+        InputError: Their figures must not be compared, see `run_groups`.
     """
     chosen = [(group, row) for group in groups for row in _rows(group, stage)]
     if not chosen:
@@ -76,8 +76,9 @@ def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
         raise RecordError(
             f"no run has a stage '{stage}'.{did_you_mean(stage, {'last', 'all', *known})}"
         )
-    require_comparable([group for group, _ in chosen])
     first = chosen[0][0]
+    for group, _ in chosen:
+        require_comparable(first, first.name, group, group.name)
     found = []
     for group, row in chosen:
         other = row if stage != "last" else chosen[0][1]
@@ -93,27 +94,6 @@ def compare(groups: Sequence[Group], stage: str, cost: str) -> list[Line]:
         )
     _mark_front(found, cost)
     return found
-
-
-def require_comparable(groups: Sequence[Group]) -> None:
-    """Refuses figures of different metrics, or of one that was taken in different ways.
-
-    Raises:
-        InputError: Which two differ, and in what.
-    """
-    first = groups[0]
-    for group in groups:
-        if group.metric != first.metric:
-            raise InputError(
-                "runs are compared by one metric. "
-                f"Received: {first.name} by {first.metric}, {group.name} by {group.metric}"
-            )
-        if group.protocol != first.protocol:
-            raise InputError(
-                f"figures of different evaluation protocols are not compared. Received: "
-                f"{first.name} by '{first.protocol or 'default'}', "
-                f"{group.name} by '{group.protocol or 'default'}'"
-            )
 
 
 def _rows(group: Group, stage: str) -> list[str]:

@@ -25,6 +25,8 @@ from netopt_cli.tasks import Task
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from netopt_cli.sample_reader import SampleReader
+
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
 
@@ -169,11 +171,11 @@ Source = ArraySource | FileSource
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
-    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axis.
+    """x_float = (float32(x) - subtract) * multiply, broadcast on the last axes.
 
     Attributes:
-        subtract: Scalar or (channels,), in the units of the raw data.
-        multiply: Scalar or (channels,).
+        subtract: Scalar, (channels,) or, for spectra, (bins, 1); in the units of the raw data.
+        multiply: Like `subtract`.
         dtype: Of the network's input; int32 goes in as it is.
     """
 
@@ -214,6 +216,7 @@ class Dataset:
         task: What is to be learned.
         inputs: What the values of a sample are.
         notes: What is to be said of how it was read.
+        reader: What makes a sample of what a person has, for `netopt predict`.
     """
 
     name: str
@@ -229,6 +232,7 @@ class Dataset:
     task: Task = field(default_factory=Classification)
     inputs: Inputs = field(default_factory=Inputs)
     notes: tuple[str, ...] = ()
+    reader: SampleReader | None = None
 
     def normalized_batches(
         self, source: Source, batch_size: int

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from netopt_cli import bundle
 from netopt_cli.contracts import Network
 from netopt_cli.export.formats import FILES, Format
 from netopt_cli.export.litert import FrozenGraph
@@ -78,6 +79,7 @@ class Measuring:
             return self._measure_exits(network, trainer, row)
         frozen, content = export_network(network, self._data, self._seed)
         file = self._record.save_file(label, content)
+        self._record.save_file(label, bundle.described(self._data), bundle.NAME)
         measurement = measure(network, self._data, self._target.timing, file, frozen)
         self._record.save_file(label, measurement.packed, "model.packed")
         self._fill_in(row, measurement, trainer)

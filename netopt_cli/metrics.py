@@ -36,7 +36,10 @@ class Metric:
         """A value for a person, without its unit; `sign` is `+` for a change."""
         if self.is_fraction:
             return f"{100 * value:{sign}.2f}"
-        return f"{value:{sign},.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:{sign}.4g}"
+        for least, digits in ((1e9, ".4g"), (1e3, ",.0f"), (1e2, ".2f"), (1e-3, ".4f")):
+            if abs(value) >= least:
+                return f"{value:{sign}{digits}}"
+        return f"{value:{sign}.2g}" if value else f"{value:{sign}.4f}"
 
     def text(self, value: float) -> str:
         return f"{self.bare(value)} %" if self.is_fraction else self.bare(value)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from netopt_cli.columns import number
-from netopt_cli.errors import RecordError
+from netopt_cli.errors import InputError, RecordError
 from netopt_cli.metrics import metric_of
 from netopt_cli.records import Row, StoredRun, expand, last_row
 from netopt_cli.tables import row_name
@@ -84,6 +84,34 @@ class Group:
     @property
     def config(self) -> dict[str, Any]:
         return {key: value for key, value in self.any.config.items() if key not in _OF_A_SEED}
+
+
+class Judged(Protocol):
+    """What has figures: of a metric, taken in a way."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+
+
+def require_comparable(one: Judged, its_name: str, other: Judged, other_name: str) -> None:
+    """Refuses figures of two metrics, or of one that was taken in two ways.
+
+    Raises:
+        InputError: What of both differs.
+    """
+    if one.metric != other.metric:
+        raise InputError(
+            "figures of different metrics are not compared. "
+            f"Received: {its_name} by {one.metric}, {other_name} by {other.metric}"
+        )
+    if one.protocol != other.protocol:
+        raise InputError(
+            "figures of different evaluation protocols are not compared. "
+            f"Received: {its_name} by '{one.protocol or 'default'}', "
+            f"{other_name} by '{other.protocol or 'default'}'"
+        )
 
 
 def gather(words: Iterable[str]) -> tuple[list[Group], list[Skipped]]:

@@ -20,8 +20,7 @@ from netopt_cli.text_table import spans
 Line = dict[str, Any]
 
 _WORDS = ("run", "status", "started", "arch", "data", "opt", "seed", "stage")
-_COSTS = (name for name in FIGURES if name != LATENCY_RATIO)
-COLUMNS = (*_WORDS, ACCURACY, *_COSTS, "error", "metric")
+COLUMNS = (*_WORDS, ACCURACY, *(n for n in FIGURES if n != LATENCY_RATIO), "error", "metric")
 """What a line may have, and any metric. The figures are those of the last stage; of several seeds,
 their means."""
 

@@ -51,6 +51,13 @@ def mean_of_present(x: keras.KerasTensor, weights: keras.KerasTensor) -> keras.K
     return total / keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0)
 
 
+def sum_by_root(x: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
+    """Likewise the sum divided by the square root of the number of tokens: as long as the mean of
+    independent vectors is short, so that more tokens say it louder."""
+    total = keras.ops.sum(keras.layers.Multiply()([x, weights]), axis=1)
+    return total / keras.ops.sqrt(keras.ops.maximum(keras.ops.sum(weights, axis=1), 1.0))
+
+
 def max_of_present(x: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
     """Likewise the maximum, of values that are not negative."""
     return keras.ops.max(keras.layers.Multiply()([x, weights]), axis=1)

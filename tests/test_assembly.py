@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt_cli.assembly import assemble, stratified_choice
+from netopt_cli.assembly import TEST_SPLIT_SEED, assemble, grouped_choice, stratified_choice
 from netopt_cli.dataset import ArraySource
 from netopt_cli.errors import DataError
 
@@ -38,6 +38,39 @@ def test_a_choice_is_stratified_within_one_sample_and_reproducible(case, seed):
     taken = np.bincount(labels[chosen], minlength=len(exact))
     assert (np.abs(taken - exact) <= 1).all()
     np.testing.assert_array_equal(chosen, stratified_choice(labels, count, seed))
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(0, 99), st.integers(0, 9))
+def test_groups_are_chosen_whole_and_never_all(sizes, percent, seed):
+    groups = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    count = percent * len(groups) // 100
+    chosen = grouped_choice(groups, count, seed)
+    rest = np.setdiff1d(np.arange(len(groups)), chosen)
+    assert len(chosen) and len(rest)
+    assert not set(groups[chosen]) & set(groups[rest])
+    if max(sizes) < count < len(groups) - max(sizes):
+        assert abs(len(chosen) - count) <= max(sizes) / 2
+    np.testing.assert_array_equal(chosen, grouped_choice(groups, count, seed))
+
+
+def test_a_class_that_the_cut_off_groups_took_along_is_named():
+    x, _ = toy(30)
+    groups = np.arange(30) // 5
+    y = np.isin(np.arange(30), grouped_choice(groups, 6, TEST_SPLIT_SEED)).astype(int)
+    with pytest.raises(DataError, match="no sample of class '1' left: its groups"):
+        assemble("toy", train=(x, y), groups={"train": groups}, seed=0)
+
+
+def test_channels_may_have_several_axes():
+    x = np.random.default_rng(0).normal(np.arange(12).reshape(4, 3), 2, (40, 5, 4, 3))
+    y = np.arange(40) % 2
+    for axes, shape in ((0, ()), (1, (3,)), (2, (4, 3))):
+        data = assemble("toy", train=(x, y), seed=0, normalize="standardize", channel_axes=axes)
+        assert np.shape(data.normalization.multiply) == shape
+        ((normalized, _),) = data.normalized_batches(data.train, 40)
+        others = tuple(range(4 - axes))
+        np.testing.assert_allclose(normalized.mean(others), 0, atol=1e-5)
+        np.testing.assert_allclose(normalized.std(others), 1, atol=1e-5)
 
 
 @given(labels_and_fraction(), st.integers(0, 2**31))

@@ -105,7 +105,7 @@ def test_more_is_better_of_a_ranking(tmp_path: Path) -> None:
     lines = compare(groups, "last", "size_bytes")
     assert [line.on_front for line in lines] == [False, True]
     texts = columns(lines, "size_bytes")
-    assert texts["NDCG@10"] == ["0.4", "0.41"] and texts["change"][1] == "+0.01"
+    assert texts["NDCG@10"] == ["0.4000", "0.4100"] and texts["change"][1] == "+0.0100"
     assert as_rows(lines)[0]["hit_rate_at_10"] == 0.5, "further metrics are for programs"
 
 

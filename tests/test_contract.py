@@ -1,7 +1,9 @@
 """Every YAML of every group: found by itself, composed, bound, built and run for one tiny step."""
 
+import math
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -12,6 +14,7 @@ import tensorflow as tf
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from rich.console import Console
+from wav_files import spoken_words
 
 from netopt_cli import catalog, experiment
 from netopt_cli.components import build
@@ -22,6 +25,7 @@ from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import TargetError
 from netopt_cli.inputs import Field, Inputs
 from netopt_cli.networks import build_network
+from netopt_cli.preparation import load_data
 from netopt_cli.tables import COLUMNS
 
 FOLDERS = catalog.config_folders()
@@ -61,6 +65,8 @@ def images() -> Dataset:
     )  # fmt: skip
 
 
+GIVES_BACK_ITS_INPUT = {"autoencoder"}
+"""Archs whose outputs are as many as the values of a sample."""
 ARCH_NEEDS = {"keras_model": lambda folder: [f"arch.path={saved_model(folder)}"]}
 
 
@@ -101,13 +107,14 @@ def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
     needs = ARCH_NEEDS.get(name, lambda folder: [])(tmp_path)
     cfg = compose([f"arch={name}", *needs])
     arch = build(cfg.arch, allow=(), where="arch", partial=True)
-    model = build_network(arch, data).model
+    classes = math.prod(data.shape) if name in GIVES_BACK_ITS_INPUT else data.classes
+    model = build_network(arch, replace(data, classes=classes)).model
     x, y = next(data.normalized_batches(data.train, 8))
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    assert logits.shape == (8, 4)
+    assert logits.shape == (8, classes)
     assert np.isfinite(logits.numpy()).all()
     assert all(g is not None for g in gradients), "a weight that the loss does not depend on"
     assert not np.allclose(logits.numpy().sum(-1), 1), "logits are wanted, not probabilities"
@@ -208,26 +215,51 @@ def image_folder(folder: Path) -> Path:
     return folder
 
 
+def text_csv(folder: Path) -> Path:
+    rows = ["text,label", *["a fine film,good", "a dull film,bad"] * 10]
+    (folder / "own.csv").write_text("\n".join(rows))
+    return folder / "own.csv"
+
+
+def imdb_folders(folder: Path) -> Path:
+    for part in ("train/pos", "train/neg", "test/pos", "test/neg"):
+        (folder / part).mkdir(parents=True)
+        for index in range(10):
+            (folder / part / f"{index}_7.txt").write_text("a fine film")
+    return folder
+
+
 DATA_WRITERS = {
+    "imdb": imdb_folders,
+    "text_csv": text_csv,
     "mnist": idx_files,
     "fashion_mnist": idx_files,
     "cifar10": lambda folder: cifar_files(folder, coarse=0),
     "cifar100": lambda folder: cifar_files(folder, coarse=1),
     "npz": npz_file,
     "image_folder": image_folder,
+    "audio_folder": lambda folder: spoken_words(folder, clips=3),
 }
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Keras would download."""
+    reuters, x, y = keras.datasets.reuters, [[1, 4, 5]] * 100, np.arange(100) % 46
+    monkeypatch.setattr(reuters, "load_data", lambda: ((x, y), (x, y)))
+    monkeypatch.setattr(reuters, "get_word_index", lambda: {"the": 1, "oil": 2})
+
+
 @pytest.mark.parametrize("name", choices("data"))
-def test_data(name: str, tmp_path: Path) -> None:
+def test_data(name: str, tmp_path: Path, no_network: None) -> None:
     writer = DATA_WRITERS.get(name)
     needs = [f"data.path={writer(tmp_path)}"] if writer else []
     cfg = compose([f"data={name}", *needs])
-    data = build(cfg.data, allow=(), where="data", seed=0)
+    data = load_data(cfg, ())
     assert data.classes == len(data.class_names) >= 2
     assert min(len(data.train), len(data.validation), len(data.test)) > 0
     x, y = next(data.normalized_batches(data.train, 5))
-    assert x.dtype == np.float32 and x.shape == (5, *data.shape)
+    assert x.dtype == data.inputs.dtype and x.shape == (5, *data.shape)
     assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
     again = build(cfg.data, allow=(), where="data", seed=0)
     assert data.fingerprint == again.fingerprint
@@ -255,7 +287,7 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRESETS_OF_A_FILE = (
     "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
-    "lora_shifted",
+    "lora_shifted", "keywords_ds_cnn", "keywords_gru",
 )  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 

@@ -20,7 +20,9 @@ def test_a_cut_off_is_part_of_the_name_for_any_k() -> None:
 def test_a_person_reads_shares_in_per_cent_and_the_rest_as_numbers() -> None:
     share, error = metric_named("f1_macro"), metric_named("rmse")
     assert share.text(0.91234) == "91.23 %" and error.text(0.91234) == "0.9123"
-    assert share.amount(-0.01, "+") == "-1.00 points" and error.amount(-0.01, "+") == "-0.01"
+    assert share.amount(-0.01, "+") == "-1.00 points" and error.amount(-0.01, "+") == "-0.0100"
+    assert error.text(4.5) == "4.5000" and error.text(0) == "0.0000" and error.text(1e-5) == "1e-05"
+    assert error.text(512.345) == "512.35"
     assert error.text(51234.4) == "51,234" and error.bare(51234.4, "+") == "+51,234"
     assert share.of_changes == "points of macro F1" and error.of_changes == "difference of RMSE"
 

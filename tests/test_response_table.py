@@ -30,8 +30,8 @@ def test_what_is_worse_counts_up_whichever_way_is_better() -> None:
 def test_tables_say_what_is_lost() -> None:
     found = rows("rmse", 4.0, 4.01, 5.5)
     text = markdown(found, {"loss": 0.5, "rmse": 4.0, "samples": 20})
-    assert "as it is: RMSE 4, loss 0.5000 nats on 20" in text
-    assert "## prune: RMSE gained, by share of weights" in text and "| 0.01 | 1.5 |" in text
+    assert "as it is: RMSE 4.0000, loss 0.5000 nats on 20" in text
+    assert "## prune: RMSE gained, by share of weights" in text and "| 0.0100 | 1.5000 |" in text
     console = Console(width=100, file=io.StringIO())
     for table in terminal(found, 100):
         console.print(table)
@@ -43,4 +43,4 @@ def test_tables_say_what_is_lost() -> None:
 
 def test_the_map_says_it_too() -> None:
     figure = plots.response_map(rows("rmse", 4.0, 4.01, 5.5)).decode()
-    assert "RMSE gained, %" in figure and ">1.5</text>" in figure
+    assert "RMSE gained, %" in figure and ">1.5000</text>" in figure

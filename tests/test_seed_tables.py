@@ -54,11 +54,11 @@ def test_less_of_an_error_is_better() -> None:
     content = record(5, gain=0.01, made=errors)
     lines = printed(content, 220)
     (stage,) = [line for line in lines if line.split()[:2] == ["prune", "5"]]
-    assert "0.6 ± 0.1581" in stage and "0.4037 … 0.7963" in stage
-    assert "-0.092" in stage and "better" in stage
+    assert "0.6000 ± 0.1581" in stage and "0.4037 … 0.7963" in stage
+    assert "-0.0920" in stage and "better" in stage
     assert "change: difference of RMSE against" in " ".join(" ".join(lines).split())
     text = seed_tables.markdown(content)
-    assert "| RMSE | prune | control | -0.092 |" in text and "RMSE, sparsity, bytes" in text
+    assert "| RMSE | prune | control | -0.0920 |" in text and "RMSE, sparsity, bytes" in text
     table = csv.DictReader(io.StringIO(seed_tables.csv(content["rows"], content["comparisons"])))
     found = {line["metric"]: line for line in table if line["role"] == "stage"}
     assert found["rmse"]["control_verdict"] == "better" and "accuracy" not in found

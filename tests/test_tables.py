@@ -47,7 +47,8 @@ def judged(metric: str, *scores: float) -> list[dict]:
 def test_another_metric_has_its_own_column_unit_and_name() -> None:
     error = cells(judged("rmse", 4.5, 4.25, 4.125))
     assert list(error)[:3] == ["stage", "RMSE", "change"]
-    assert error["RMSE"] == ["4.5", "4.25", "4.125"] and error["change"] == ["", "-0.25", "-0.125"]
+    assert error["RMSE"] == ["4.5000", "4.2500", "4.1250"]
+    assert error["change"] == ["", "-0.2500", "-0.1250"]
     share = cells(judged("hit_rate_at_10", 0.5, 0.6, 0.55))
     assert share["hit rate@10"] == ["50.00 %", "60.00 %", "55.00 %"]
     assert share["change"] == ["", "+10.00", "-5.00"]
@@ -65,7 +66,7 @@ def test_metrics_csv_has_the_metrics_of_its_rows_in_one_place() -> None:
 def test_a_row_without_the_figure_is_still_a_row() -> None:
     found = judged("rmse", 4.5, 4.25, 4.125)
     del found[1]["rmse"]
-    assert cells(found)["RMSE"] == ["4.5", "", "4.125"]
+    assert cells(found)["RMSE"] == ["4.5000", "", "4.1250"]
     assert cells(found)["change"] == ["", "", ""]
 
 

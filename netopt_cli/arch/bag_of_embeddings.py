@@ -1,5 +1,7 @@
 """The mean of the embeddings of a text, as in fastText (Joulin et al., 2017, arXiv:1607.01759)."""
 
+from typing import Literal
+
 import keras
 
 from netopt_cli import blocks, token_blocks
@@ -12,6 +14,7 @@ def build(
     *,
     inputs: Inputs = VALUES,
     width: blocks.Count = 32,
+    pooling: Literal["mean", "root"] = "mean",
     hidden: blocks.Counts = (),
     activation: blocks.Activation = "relu",
     token_dropout: blocks.Rate = 0.0,
@@ -25,6 +28,7 @@ def build(
         classes: Number of logits.
         inputs: Of a text.
         width: Of the embedding.
+        pooling: `mean` of the tokens, or their sum divided by the `root` of their number.
         hidden: Units of dense layers before the logits, in order.
         token_dropout: Rate at which tokens are left out in training.
         dropout: Rate before each dense layer.
@@ -40,7 +44,8 @@ def build(
     weights = token_blocks.present(tokens)
     weights = blocks.drop(weights, token_dropout, name="token_dropout")
     x = token_blocks.embedded(tokens, field.vocabulary, width)
-    x = token_blocks.mean_of_present(x, weights)
+    pool = token_blocks.mean_of_present if pooling == "mean" else token_blocks.sum_by_root
+    x = pool(x, weights)
     for i, units in enumerate(hidden, start=1):
         x = blocks.drop(x, dropout, name=f"dropout_{i}")
         x = blocks.dense_unit(x, units, name=f"dense_{i}", activation=activation)

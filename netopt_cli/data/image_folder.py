@@ -1,7 +1,5 @@
 """Your own image files, in one folder a class; they stay on disk and are read as a stream."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,16 +7,13 @@ from pydantic import Field
 
 from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
+from netopt_cli.class_folders import LabelledFiles, list_class_folders
 from netopt_cli.dataset import Dataset, FileSource
-from netopt_cli.errors import DataError, did_you_mean
 from netopt_cli.image_header import check_image
-from netopt_cli.readers import require_folder
 
 Pixels = Annotated[int, Field(ge=1)]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-"""Names of split folders, and the split each is."""
 
 
 def load(
@@ -50,15 +45,10 @@ def load(
     Raises:
         DataError: no images, an empty class, a file that is no image, a link that leaves `path`.
     """
-    root = require_folder(path).resolve()
-    folders = _split_folders(root) or {"train": root}
-    class_names = [folder.name for folder in _subfolders(folders["train"], root)]
-    if not class_names:
-        raise DataError(f"{folders['train']} has no class folders: put images in one a class.")
+    class_names, listed = list_class_folders(path, suffixes=SUFFIXES, what="images")
     height, width = image_size
-    shape = (height, width, int(channels))
     sources = {
-        split: _source(folder, root, class_names, shape) for split, folder in folders.items()
+        split: _source(files, (height, width, int(channels))) for split, files in listed.items()
     }
     return assemble(
         "image_folder",
@@ -75,57 +65,11 @@ def load(
     )
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Returns the folder of each split; {} when the folders are classes."""
-    folders = _subfolders(root, root)
-    names = {folder.name for folder in folders}
-    if "train" not in names or not names <= SPLITS.keys():
-        return {}
-    if {"validation", "val"} <= names:
-        raise DataError(f"{root} has both a 'validation' and a 'val' folder: keep one.")
-    return {SPLITS[folder.name]: folder for folder in folders}
-
-
-def _source(
-    split_folder: Path, root: Path, class_names: list[str], image_shape: tuple[int, int, int]
-) -> FileSource:
-    paths: list[str] = []
-    labels: list[int] = []
-    for folder in _subfolders(split_folder, root):
-        if folder.name not in class_names:
-            raise DataError(
-                f"The class folder {folder} is not among the classes of the train split."
-                f"{did_you_mean(folder.name, class_names)}"
-            )
-        files = [str(file) for file in _images(folder, root)]
-        if not files:
-            raise DataError(f"The class folder {folder} has no images ({', '.join(SUFFIXES)}).")
-        paths += files
-        labels += [class_names.index(folder.name)] * len(files)
-    if not paths:
-        raise DataError(f"{split_folder} has no class folders: put images in one a class.")
-    return FileSource(np.array(paths), np.array(labels, np.int32), image_shape)
-
-
-def _subfolders(folder: Path, root: Path) -> list[Path]:
-    """Returns the visible folders in `folder`, sorted."""
-    return [
-        entry for entry in sorted(folder.iterdir()) if _is_inside(entry, root) and entry.is_dir()
-    ]
-
-
-def _images(folder: Path, root: Path) -> Iterator[Path]:
-    """Yields the image files anywhere in `folder`, sorted, headers checked."""
-    for file in sorted(folder.rglob("*")):
-        if _is_inside(file, root) and file.suffix.lower() in SUFFIXES and file.is_file():
-            check_image(file)
-            yield file
-
-
-def _is_inside(entry: Path, root: Path) -> bool:
-    """Returns False for a hidden entry; refuses a link that leaves `root`."""
-    if entry.is_symlink() and not entry.resolve().is_relative_to(root):
-        raise DataError(
-            f"The link {entry} leads out of {root}, to {entry.resolve()}: copy the file."
-        )
-    return not entry.name.startswith(".")
+def _source(files: LabelledFiles, image_shape: tuple[int, int, int]) -> FileSource:
+    for path in files.paths:
+        check_image(path)
+    return FileSource(
+        np.array([str(path) for path in files.paths]),
+        np.array(files.labels, np.int32),
+        image_shape,
+    )

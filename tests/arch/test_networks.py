@@ -11,7 +11,8 @@ import pytest
 from netopt_cli import blocks
 from netopt_cli.errors import ArchError
 
-CONVOLUTIONAL = ["lenet5", "cnn", "vgg", "alexnet", "inception", "resnet", "mobilenet"]
+CONVOLUTIONAL = ["lenet5", "cnn", "vgg", "alexnet", "inception", "resnet", "mobilenet", "ds_cnn"]
+SPEECH = ["ds_cnn", "crnn"]
 SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (12, 20, 2)]
 
 
@@ -31,6 +32,7 @@ def logits(model: keras.Model) -> np.ndarray:
         ("lenet5", (28, 28, 1), {}, 431_080),
         ("cnn", (28, 28, 1), {}, 241_546),
         ("resnet", (32, 32, 3), {"depth": 8}, 78_666),
+        ("rnn", (49, 10, 1), {"cell": "gru"}, 3 * (10 * 64 + 64 * 64 + 2 * 64) + 650),
         # The convolutions of VGG-16 as in keras.applications, and 512 * 10 + 10 for the logits.
         (
             "vgg",
@@ -46,6 +48,11 @@ def logits(model: keras.Model) -> np.ndarray:
 )
 def test_parameter_counts_of_the_literature(name, shape, options, parameters):
     assert build(name, shape, **options).count_params() == parameters
+
+
+def test_speech_networks_have_the_parameters_of_mlperf_tiny():
+    assert build("ds_cnn", (49, 10, 1), 12).count_params() == 24_908
+    assert build("autoencoder", (640,), 640).count_params() == 269_992
 
 
 def test_googlenet_has_the_parameters_of_the_paper():
@@ -119,6 +126,38 @@ def test_every_normalization_with_dropout(name, normalization):
 def test_layer_names_are_stable(name):
     first, second = (build(name, (8, 8, 1)) for _ in range(2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+
+
+@pytest.mark.parametrize("name", SPEECH)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (36, 20, 1), (49, 10, 2)])
+def test_speech_archs_adapt_to_the_spectrum(name, shape):
+    options = {"unroll": False} if name == "crnn" else {}
+    assert np.isfinite(logits(build(name, shape, **options))).all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_crnn_reads_both_ways(cell):
+    one_way, both_ways = (
+        build("crnn", (12, 8, 1), cell=cell, units=[5, 3], bidirectional=both, unroll=False)
+        for both in (False, True)
+    )
+    assert one_way.get_layer("dense").kernel.shape == (3, 64)
+    assert both_ways.get_layer("dense").kernel.shape == (6, 64)
+    assert np.isfinite(logits(both_ways)).all()
+
+
+def test_crnn_needs_a_spectrum_and_a_recurrent_layer():
+    with pytest.raises(ArchError, match=r"crnn needs images .*Received: shape=\(64,\)"):
+        build("crnn", (64,))
+    with pytest.raises(ArchError, match=r"arch.units must name at least one layer"):
+        build("crnn", (12, 8, 1), units=[])
+
+
+def test_an_autoencoder_gives_back_what_it_gets():
+    model = build("autoencoder", (6, 5, 2), 60, hidden=[8, 2, 8])
+    assert logits(model).shape == (2, 60)
+    with pytest.raises(ArchError, match=r"here 60, .*Received: classes=10. Use arch=mlp"):
+        build("autoencoder", (6, 5, 2), 10)
 
 
 def adds(model: keras.Model) -> int:

@@ -165,7 +165,7 @@ def test_a_run_of_another_task_goes_through_all_commands(capsys: Capture) -> Non
     assert listed(capsys, "--where", "rmse<4", "--sort", "rmse") == ["errors"]
     assert app.main(["compare", "runs/errors", "--stage", "all"]) == EXIT_OK
     text = capsys.readouterr().out
-    assert "RMSE" in text and "accuracy" not in text and "3.91 ± 0.01" in text
+    assert "RMSE" in text and "accuracy" not in text and "3.9100 ± 0.0100" in text
     assert app.main(["compare", "runs/errors", "--cost", "rmse"]) == EXIT_WRONG_INPUT
     assert "--cost must be a column other than rmse" in capsys.readouterr().err
     for words in (["compare", "runs/errors"], ["check", "--baseline", "x.json"]):

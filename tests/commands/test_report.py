@@ -199,7 +199,7 @@ def test_a_run_of_another_task_is_told_by_its_metric(tmp_path: Path) -> None:
     (run / "history.csv").write_text(f"stage,epoch,loss,val_loss,val_rmse\n{epochs}")
     page = reported(run)
     summary = page.sections["summary"]
-    assert "RMSE of the file after prune is 3.5, 0.6 below its control" in summary
+    assert "RMSE of the file after prune is 3.5000, 0.6000 below its control" in summary
     assert "no difference in RMSE is proven" in summary and "right" not in summary
     assert "difference of RMSE against" in page.sections["stages"]
     assert "mae" in page.sections["stages"], "further metrics are among all columns"
@@ -213,9 +213,9 @@ def test_a_ranking_over_seeds_has_a_verdict_in_its_own_unit(tmp_path: Path) -> N
     found = {seed: judged("ndcg_at_10", 0.3, 0.3, 0.4 + 0.01 * seed) for seed in range(3)}
     page = reported(write_seeds(tmp_path / "seeds", found))
     summary = page.sections["summary"]
-    assert "0.41 ± 0.01" in summary and "0.11 above its control (better" in summary
-    assert "NDCG@10 0.41 ± 0.01" in " ".join(summary.split()), "it has the first tile"
-    assert "+0.11" in page.sections["stages"] and "points" not in page.sections["stages"]
+    assert "0.4100 ± 0.0100" in summary and "0.1100 above its control (better" in summary
+    assert "NDCG@10 0.4100 ± 0.0100" in " ".join(summary.split()), "it has the first tile"
+    assert "+0.1100" in page.sections["stages"] and "points" not in page.sections["stages"]
 
 
 def test_a_sweep_over_tasks_is_refused(tmp_path: Path, capsys: Capture) -> None:
