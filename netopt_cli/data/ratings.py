@@ -14,10 +14,11 @@ from netopt_cli.dataset import Dataset
 from netopt_cli.errors import DataError
 from netopt_cli.inputs import Field as InputField
 from netopt_cli.inputs import Inputs
-from netopt_cli.ranking_labels import encode, padded
+from netopt_cli.ranking_labels import encode
+from netopt_cli.rating_reader import RatingReader
 from netopt_cli.rating_splits import SplitRule, given_back, held_back
 from netopt_cli.rating_table import RatingTable, read_ratings
-from netopt_cli.task.ranking import RANKING
+from netopt_cli.task.ranking import RANKING, Ranking
 from netopt_cli.tasks import Task
 
 _FIRST_ITEM = 2
@@ -79,7 +80,7 @@ def load(
     Raises:
         DataError: The file is missing, malformed or too small; the line is named.
     """
-    if task.name != "ranking":
+    if not isinstance(task, Ranking):
         raise DataError(f"data=ratings needs task=ranking. Received: task={task.name}")
     taken = sorted({"user", "history", "numbers"} & set(user_features))
     if taken:
@@ -125,20 +126,22 @@ def load(
     tested = _by_user(users(test.users), items(test.items), users.count)
     nothing = [np.zeros(0, int)] * users.count
 
-    longest = min(history, max(map(len, of_both)))
     about = _About(known, users, by_time, user_features, user_numbers)
+    longest = min(history, max(map(len, of_both)))
     fields = [InputField("user", "ids", (1,), users.count)]
     if longest:
         fields.append(InputField("history", "tokens", (longest,), _FIRST_ITEM + items.count))
+
+    def reader(read: list[np.ndarray]) -> RatingReader:
+        histories = (tuple((_FIRST_ITEM + one[:longest]).tolist()) for one in read)
+        return RatingReader(users.names, tuple(histories), about.values, longest)
 
     def samples(
         wanted: list[np.ndarray], seen: list[np.ndarray], read: list[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         chosen = [user for user in range(users.count) if len(wanted[user])]
-        rows = [_FIRST_ITEM + read[user][:longest] for user in chosen]
-        x = [np.array(chosen)[:, np.newaxis], padded(rows, longest, 0), about.values[chosen]]
         y = encode([wanted[user] for user in chosen], [seen[user] for user in chosen])
-        return np.concatenate(x, axis=1).astype(np.int32), y
+        return reader(read).samples(chosen), y
 
     data = assemble(
         "ratings",
@@ -147,8 +150,9 @@ def load(
         test=samples(tested, of_both, of_both),
         class_names=items.names,
         seed=seed,
-        task=task,
+        task=replace(task, history=(1, 1 + longest)),
         inputs=Inputs((*fields, *about.fields)),
+        reader=reader(of_both),
     )
     return replace(data, fingerprint=digest.hexdigest(), notes=tuple(notes))
 
@@ -192,7 +196,7 @@ class _About:
 
     Attributes:
         fields: In the order of the columns of `values`.
-        values: (users, columns) int32.
+        values: Of each user, whole numbers.
     """
 
     def __init__(
@@ -219,7 +223,7 @@ class _About:
                 InputField("numbers", "values", (len(numbers),), multiply=_NUMBER_SCALE)
             )
             columns.append(np.round(values / _NUMBER_SCALE).astype(np.int64))
-        self.values = np.concatenate(columns, axis=1)
+        self.values = tuple(map(tuple, np.concatenate(columns, axis=1).tolist()))
 
 
 def _seen(

@@ -44,6 +44,8 @@ class Ranking(Task):
             and may order networks otherwise (Krichene and Rendle, 2020).
         sampled_negatives: See `candidates`.
         sampling_seed: Of these others; not that of the run, whose figures would not compare.
+        history: First column and end of what the user has seen in a sample, 2 + item, 0 where there
+            is nothing; found out by the loader.
     """
 
     name: ClassVar[str] = "ranking"
@@ -55,6 +57,7 @@ class Ranking(Task):
     candidates: Literal["full", "sampled"] = "full"
     sampled_negatives: Annotated[int, Field(ge=1)] = 100
     sampling_seed: int = 0
+    history: tuple[int, int] = (0, 0)
 
     @property
     def metric(self) -> str:
@@ -180,18 +183,31 @@ class Ranking(Task):
         ]
         return float(np.mean(common))
 
+    def answers(
+        self, x: np.ndarray, outputs: np.ndarray, names: Sequence[str]
+    ) -> list[Mapping[str, Any]]:
+        """The first items that the user has not seen."""
+        new = outputs.astype(np.float64)
+        start, stop = self.history
+        for row, tokens in zip(new, x[:, start:stop].astype(int), strict=True):
+            row[tokens[tokens >= 2] - 2] = -np.inf
+        return self.decoded(new, names)
+
     def decoded(self, outputs: np.ndarray, names: Sequence[str]) -> list[Mapping[str, Any]]:
-        """The first `k` items of each sample, the best first, with their scores."""
+        """The first `k` items of each sample, the best first, and their scores."""
         k = min(self.k, outputs.shape[1])
         tie_order = np.random.default_rng(_TIES).permutation(outputs.shape[1])
+        firsts = (_first(row, k, tie_order) for row in outputs)
+        ranked = [
+            [item for item in first if row[item] > -np.inf]
+            for first, row in zip(firsts, outputs, strict=True)
+        ]
         return [
             {
-                "items": [
-                    {"item": names[item], "score": round(float(row[item]), 4)}
-                    for item in _first(row, k, tie_order)
-                ]
+                "items": [names[item] for item in items],
+                "scores": [round(float(row[item]), 4) for item in items],
             }
-            for row in outputs
+            for items, row in zip(ranked, outputs, strict=True)
         ]
 
 

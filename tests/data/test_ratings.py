@@ -1,5 +1,6 @@
 """Ratings: what is read, what is held back of it, and what a sample and its labels say."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,30 @@ def test_other_tasks_are_refused(path, netopt):
                     "arch=matrix_factorization")  # fmt: skip
     assert result.returncode == 2
     assert "data=ratings needs task=ranking. Received: task=classification" in result.stderr
+
+
+def test_a_run_recommends_what_a_user_has_not_seen(path, netopt):
+    run = netopt("train", "arch=history_autoencoder", "arch.width=8", "data=ratings",
+                 f"data.path={path}", "train.epochs=15", "train.learning_rate=0.03", "task.k=5",
+                 "opt=[quantize]", "target.timed_runs=30", "control=false", "--json")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (row, quantized) = json.loads(run.stdout.splitlines()[0])["rows"]
+    assert row["metric"] == "ndcg_at_5" and 0 < row["hit_rate_at_5"] <= 1
+    assert row["ndcg_at_5"] > 0.3  # by chance 0.14; of items of one's own taste 0.29
+    assert quantized["ndcg_at_5"] > row["ndcg_at_5"] - 0.1
+    record = json.loads((netopt.folder / run.stdout.splitlines()[-1] / "record.json").read_text())
+    assert record["dataset"]["protocol"] == "full ranking"
+    said = netopt("predict", run.stdout.splitlines()[-1], "--input", "u4", "-i", "u7", "--json")
+    assert said.returncode == 0, said.stderr
+    data = load(0, path=path)
+    for user, line in zip(("u4", "u7"), said.stdout.splitlines(), strict=True):
+        items = json.loads(line)["items"]
+        assert len(items) == 5
+        own = [item for item in items if int(item[1:]) % 2 == int(user[1:]) % 2]
+        assert len(own) >= 4
+        assert not set(items) & {
+            data.class_names[token - 2]
+            for token in dict(data.reader.read([user]))[user][1:] if token
+        }  # fmt: skip
+    unknown = netopt("predict", run.stdout.splitlines()[-1], "--input", "u444")
+    assert unknown.returncode == 2 and "unknown user 'u444'. Did you mean 'u44'" in unknown.stderr

@@ -122,7 +122,7 @@ def test_a_student_learns_what_is_likely():
 
 def test_what_is_shown_to_a_person():
     (shown,) = Ranking(k=2).decoded(np.array([[0.5, 3.0, 2.0]], np.float32), ["a", "b", "c"])
-    assert shown == {"items": [{"item": "b", "score": 3.0}, {"item": "c", "score": 2.0}]}
+    assert shown == {"items": ["b", "c"], "scores": [3.0, 2.0]}
     assert Ranking(k=2).same(np.array([[1, 2, 3, 0.0]]), np.array([[0, 2, 3, 1.0]])) == 1.0
     assert Ranking(k=2).same(np.array([[1, 2, 3, 0.0]]), np.array([[3, 2, 1, 0.0]])) == 0.5
 
