@@ -102,5 +102,5 @@ def with_item_bias(
     """Adds to the scores (batch, items) what each item has whoever is asked, in float32."""
     ids = AllIds(items, name="item_bias_ids")(source)
     bias = keras.layers.Embedding(items, 1, embeddings_initializer="zeros", name="item_bias")(ids)
-    bias = keras.layers.Reshape((items,), name="item_bias_row")(bias)
-    return keras.layers.Add(dtype="float32", name="logits")([scores, bias])
+    # Not by a layer: `Add` would say that there is one sample, since there is one row of biases.
+    return keras.ops.cast(scores, "float32") + keras.ops.cast(bias[..., 0], "float32")

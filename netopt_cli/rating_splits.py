@@ -17,8 +17,9 @@ def held_back(
     Args:
         users: (n,) whole numbers.
         times: (n,); of two of one time the later row is the later one.
-        rule: `random`: that fraction of each user's, rounded; each user keeps one. `temporal`: the
-            latest of all, whoever rated. `leave_one_out`: the last of each user who has another.
+        rule: `random`: that fraction of each user's, rounded up or down by chance, so that it holds
+            over users of few ratings; each user keeps one. `temporal`: the latest of all, whoever
+            rated. `leave_one_out`: the last of each user who has another.
         fraction: Unused by `leave_one_out`.
         seed: Of `random`.
 
@@ -31,12 +32,13 @@ def held_back(
     if rule == "temporal":
         chosen[by_time[count - round(fraction * count) :]] = True
         return chosen
-    drawn = np.random.default_rng(seed).permutation(count)
-    order = drawn if rule == "random" else by_time[::-1]
+    random = np.random.default_rng(seed)
+    order = random.permutation(count) if rule == "random" else by_time[::-1]
     # All ratings of a user beside one another, those to be held back first.
     order = order[np.argsort(users[order], kind="stable")]
     _, starts, sizes = np.unique(users[order], return_index=True, return_counts=True)
-    wanted = np.ones_like(sizes) if rule == "leave_one_out" else np.round(fraction * sizes)
+    part = np.floor(fraction * sizes + random.random(len(sizes)))
+    wanted = np.ones_like(sizes) if rule == "leave_one_out" else part
     wanted = np.minimum(wanted, sizes - 1).astype(int)
     place = np.arange(count) - np.repeat(starts, sizes)
     chosen[order[place < np.repeat(wanted, sizes)]] = True

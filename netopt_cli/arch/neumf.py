@@ -42,7 +42,7 @@ def build(
 
     user = token_blocks.embedded(ids, field.vocabulary, width, name="user")  # (batch, 1, width)
     item = rating_blocks.all_items(source, classes, width)  # (1, items, width)
-    product = keras.layers.Multiply(name="product")([user, item])
+    product = user * item  # by no layer: `Multiply` would say that there is one sample
     product = blocks.drop(product, dropout, name="product_dropout")
 
     said = [product]
@@ -54,7 +54,7 @@ def build(
         item = rating_blocks.all_items(source, classes, half, name="item_mlp")
         user = keras.layers.Dense(first, name="mlp_1_user")(user)
         item = keras.layers.Dense(first, use_bias=False, name="mlp_1_item")(item)
-        x = keras.layers.Add(name="mlp_1")([user, item])  # (batch, items, first)
+        x = user + item  # (batch, items, first)
         x = blocks.activate(x, activation, name="mlp_1")
         x = blocks.drop(x, dropout, name="mlp_1_dropout")
         for i, units in enumerate(others, start=2):

@@ -48,19 +48,21 @@ def _widen(model: Any, graph: Any, table: int) -> int:
     scale = symmetric_scale(rows, _BITS, axes=(0,))
     largest = largest_integer(_BITS)
     integers = np.rint(rows / scale).clip(-largest, largest).astype(np.int8)
-    buffer = Buffer()
-    buffer.data = integers.view(np.uint8).reshape(-1)
-    model.buffers.append(buffer)
+    data = integers.view(np.uint8).reshape(-1)
+    if sum(other.buffer == tensor.buffer for other in graph.tensors) > 1:
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(Buffer())
+    model.buffers[tensor.buffer].data = data
 
     wide = schema.TensorT()
     wide.name = tensor.name + b"_values"
     wide.shape, wide.type = tensor.shape, schema.TensorType.FLOAT32
     graph.tensors.append(wide)
 
-    tensor.type, tensor.buffer = schema.TensorType.INT8, len(model.buffers) - 1
+    tensor.type = schema.TensorType.INT8
     tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.scale = scale.reshape(-1)
-    tensor.quantization.zeroPoint = np.zeros(len(rows), np.int64)
+    tensor.quantization.zeroPoint = np.zeros(1, np.int64)  # of all rows
     tensor.quantization.quantizedDimension = 0
 
     widen = schema.OperatorT()

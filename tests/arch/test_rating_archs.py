@@ -22,7 +22,8 @@ ARCHS = ["matrix_factorization", "neumf", "two_tower", "dlrm", "history_autoenco
 TINY = {
     "matrix_factorization": ["arch.width=4"],
     "neumf": ["arch.width=4", "arch.hidden=[8,4]"],
-    "two_tower": ["arch.embedding=4", "arch.width=4", "arch.user_hidden=[8]", "arch.item_hidden=[8]"],
+    "two_tower": ["arch.embedding=4", "arch.width=4", "arch.user_hidden=[8]",
+                  "arch.item_hidden=[8]"],
     "dlrm": ["arch.width=4", "arch.hidden=[8]"],
     "history_autoencoder": ["arch.width=4"],
 }  # fmt: skip
@@ -112,6 +113,6 @@ def test_what_cannot_be_built_is_said(data, tmp_path: Path, blobs_data):
         with pytest.raises(ArchError, match=rf"{name} needs samples of users.*data=ratings"):
             network(name, blobs_data)
     without = load(0, path=str(write_ratings(tmp_path)), history=0)
-    with pytest.raises(ArchError, match="Let data.history be more than 0"):
+    with pytest.raises(ArchError, match=r"Let data\.history be more than 0"):
         network("history_autoencoder", without)
     assert network("two_tower", without).model.output_shape == (None, ITEMS)
