@@ -194,6 +194,7 @@ def test_an_arch_learns_is_compressed_and_answers_sentences(
         (["arch=mlp"], "mlp needs samples of values. Received: text (tokens) of data=text_csv"),
         (["arch=text_cnn", "data=digits"], "text_cnn needs texts. Received: samples of values"),
         (["arch=rnn", "opt=adversarial"], "opt=adversarial cannot work here: it changes the"),
+        (["arch=rnn", "data.text.word_ngrams=2"], "rnn reads tokens in their order"),
         (["arch=rnn", "task=regression"], "cannot be learned from these data"),
         (["arch=transformer", "arch.heads=5"], "arch.width must be a multiple of arch.heads"),
     ],
