@@ -2,10 +2,12 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import keras
+import made_data
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from netopt_cli import catalog, experiment
+from netopt_cli.assembly import assemble
 from netopt_cli.components import build
 from netopt_cli.config import compose
 from netopt_cli.contracts import Target
@@ -23,6 +26,11 @@ from netopt_cli.errors import TargetError
 from netopt_cli.inputs import Field, Inputs
 from netopt_cli.networks import build_network
 from netopt_cli.tables import COLUMNS
+from netopt_cli.task.anomaly import Anomaly
+from netopt_cli.task.detection import Detection
+from netopt_cli.task.segmentation import Segmentation
+from netopt_cli.task.verification import Verification
+from netopt_cli.tasks import Task
 
 FOLDERS = catalog.config_folders()
 TINY = [
@@ -83,11 +91,39 @@ def texts() -> Dataset:
     )  # fmt: skip
 
 
+def noise(task: Task, shape: tuple[int, ...], y: np.ndarray) -> Dataset:
+    """Samples without meaning for a task."""
+    x = np.random.default_rng(0).integers(0, 256, (len(y), *shape), np.uint8)
+    return assemble("noise", train=(x, y), validation=(x, y), test=(x, y), seed=0, task=task)
+
+
+def of_fields() -> Dataset:
+    inputs = Inputs((Field("image", "values", (8, 8, 1), multiply=1 / 255),
+                     Field("text", "tokens", (3,), 9), Field("age", "values", (1,)),
+                     Field("who", "ids", (1,), 5)))  # fmt: skip
+    x = np.random.default_rng(0).integers(0, 5, (8, 69), np.int32)
+    split = (x, np.arange(8) % 4)
+    return assemble("fields", train=split, validation=split, test=split, seed=0, inputs=inputs)
+
+
+ALTERNATELY = np.arange(8) % 2
+BOXES = np.tile(np.float32([[1, 0.1, 0.1, 0.6, 0.7], [-1, 0, 0, 0, 0]]), (8, 1, 1))
+OF_TASKS: dict[str, Callable[[], Dataset]] = {
+    "autoencoder": lambda: noise(Anomaly(), (8, 8, 1), ALTERNATELY * (np.arange(8) > 3)),
+    "siamese": lambda: noise(Verification(pairs_a_sample=1), (8, 8, 1), ALTERNATELY),
+    "unet": lambda: noise(Segmentation(), (8, 8, 1), np.arange(512).reshape(8, 8, 8) % 3),
+    "ssd": lambda: noise(Detection(strides=(4, 8)), (16, 16, 1), BOXES),
+    "fusion": of_fields,
+}
+"""Archs for samples, or for outputs, of a kind of their own."""
+
 FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "transformer"}
 FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn"}
 
 
-@pytest.mark.parametrize("name", [n for n in choices("arch") if n not in FOR_TEXTS_ALONE])
+@pytest.mark.parametrize(
+    "name", [n for n in choices("arch") if n not in {*FOR_TEXTS_ALONE, *OF_TASKS}]
+)
 def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
     check_arch(name, images, tmp_path)
 
@@ -95,6 +131,11 @@ def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(FOR_TEXTS))
 def test_arch_of_texts(name: str, texts: Dataset, tmp_path: Path) -> None:
     check_arch(name, texts, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(OF_TASKS))
+def test_arch_of_a_task(name: str, tmp_path: Path) -> None:
+    check_arch(name, OF_TASKS[name](), tmp_path)
 
 
 def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
@@ -105,9 +146,10 @@ def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
     x, y = next(data.normalized_batches(data.train, 8))
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        targets = data.task.targets(tf.constant(x), tf.constant(y), data.classes)
+        loss = tf.reduce_mean(data.task.losses(targets, logits))
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    assert logits.shape == (8, 4)
+    assert len(logits) == len(x)
     assert np.isfinite(logits.numpy()).all()
     assert all(g is not None for g in gradients), "a weight that the loss does not depend on"
     assert not np.allclose(logits.numpy().sum(-1), 1), "logits are wanted, not probabilities"
@@ -215,20 +257,25 @@ DATA_WRITERS = {
     "cifar100": lambda folder: cifar_files(folder, coarse=1),
     "npz": npz_file,
     "image_folder": image_folder,
+    "coco_folder": lambda folder: made_data.coco_folder(folder, count=20),
+    "npz_fields": made_data.fields_file,
 }
+DATA_NEEDS = {"npz_fields": ["data.fields={image:values,text:tokens}"]}
 
 
 @pytest.mark.parametrize("name", choices("data"))
 def test_data(name: str, tmp_path: Path) -> None:
     writer = DATA_WRITERS.get(name)
     needs = [f"data.path={writer(tmp_path)}"] if writer else []
-    cfg = compose([f"data={name}", *needs])
+    cfg = compose([f"data={name}", *needs, *DATA_NEEDS.get(name, [])])
     data = build(cfg.data, allow=(), where="data", seed=0)
-    assert data.classes == len(data.class_names) >= 2
+    assert len(data.class_names) >= 2
     assert min(len(data.train), len(data.validation), len(data.test)) > 0
     x, y = next(data.normalized_batches(data.train, 5))
-    assert x.dtype == np.float32 and x.shape == (5, *data.shape)
-    assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
+    assert x.dtype == data.inputs.dtype and x.shape == (5, *data.shape)
+    if data.task.is_classification:
+        assert data.classes == len(data.class_names)
+        assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
     again = build(cfg.data, allow=(), where="data", seed=0)
     assert data.fingerprint == again.fingerprint
 
