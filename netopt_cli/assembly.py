@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
@@ -245,7 +246,11 @@ def _checked(split: str, given: Split, task: Task) -> Source:
                 f"The {split} split needs one label a sample. "
                 f"Received: {len(x)} samples and {len(y)} labels."
             )
-        given = ArraySource(x, y)
+        return _not_empty(split, ArraySource(x, y))
+    return replace(_not_empty(split, given), y=task.labels(split, given.y))
+
+
+def _not_empty(split: str, given: Source) -> Source:
     if len(given) == 0:
         raise DataError(f"The {split} split is empty.")
     return given

@@ -310,7 +310,8 @@ class Context(Protocol):
 
     def evaluate(self, model: keras.Model) -> float:
         """How well a Keras model does on the validation split: the figure of the task that counts,
-        accuracy of a classification; minus it, where lower is better."""
+        accuracy of a classification; minus it, where lower is better; minus the loss, where the
+        split does not have that figure."""
         ...
 
     def note(self, message: str) -> None:

@@ -9,6 +9,7 @@ TensorFlow is imported when a tensor is asked for, not before.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
+
+
+_BATCH = 500
+_BATCH_VALUES = 2**21
+"""Of a batch of large samples: 512 images of 64×64 pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,10 @@ class ArraySource:
     def take(self, indices: np.ndarray) -> ArraySource:
         return ArraySource(self.x[indices], self.y[indices])
 
+    def groups(self, indices: np.ndarray, y: np.ndarray) -> ArraySource:
+        """Samples made of several: of indices (n, k) their x is (n, k, *shape)."""
+        return ArraySource(self.x[indices], y)
+
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields raw (x, y) in order; the last batch may be short."""
         for start in range(0, len(self), batch_size):
@@ -78,7 +88,7 @@ class FileSource:
 
     Attributes:
         paths: (n,) str, absolute.
-        y: (n,) int32.
+        y: (n, …), labels as the task keeps them.
         image_shape: (height, width, channels) that every image is brought to; 1 or 3 channels.
     """
 
@@ -100,6 +110,11 @@ class FileSource:
 
     def take(self, indices: np.ndarray) -> FileSource:
         return FileSource(self.paths[indices], self.y[indices], self.image_shape)
+
+    def groups(self, indices: np.ndarray, y: np.ndarray) -> ArraySource:
+        """See `ArraySource.groups`; all images are read into memory."""
+        x = np.concatenate([x for x, _ in self.batches(_BATCH)])
+        return ArraySource(x[indices], y)
 
     def decode(self, path: tf.Tensor) -> tf.Tensor:
         """Reads one image in the graph: scalar string -> uint8 `image_shape`."""
@@ -167,6 +182,11 @@ class FileSource:
 
 
 Source = ArraySource | FileSource
+
+
+def fitting_batch(shape: tuple[int, ...], most: int) -> int:
+    """Samples that are looked at together: fewer than `most` where they are large."""
+    return max(1, min(most, _BATCH_VALUES // math.prod(shape)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -293,8 +294,8 @@ class Trainer:
         return self._trainings.rewound(epochs, self)
 
     def evaluate(self, model: keras.Model) -> float:
-        _, score = Evaluator(model, self.data, self.data.validation)()
-        return self.data.task.rank(score)
+        loss, score = Evaluator(model, self.data, self.data.validation)()
+        return -loss if math.isnan(score) else self.data.task.rank(score)
 
     def note(self, message: str) -> None:
         self._trainings.reporter.say(f"  {message}")

@@ -6,6 +6,8 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.readers import keras_download, read_cifar_binary
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 CLASS_NAMES = (
     "airplane",
@@ -29,6 +31,7 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Loads 50,000 + 10,000 images of 32×32×3 pixels, 10 classes.
 
@@ -36,6 +39,7 @@ def load(
 
     Args:
         seed: Of the validation split and of `train_limit`.
+        task: What is to be learned of the classes.
         path: The folder of the binary version (`data_batch_1.bin` … `data_batch_5.bin`,
             `test_batch.bin`); when None, `keras.datasets` is asked.
 
@@ -65,4 +69,5 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
     )

@@ -7,6 +7,8 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.readers import keras_download, read_cifar_binary
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 _FINE = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
@@ -36,6 +38,7 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Loads 50,000 + 10,000 images of 32×32×3 pixels.
 
@@ -43,6 +46,7 @@ def load(
 
     Args:
         seed: Of the validation split and of `train_limit`.
+        task: What is to be learned of the classes.
         path: The folder of the binary version (`train.bin`, `test.bin`); when None,
             `keras.datasets` is asked.
         labels: The 100 classes, or the 20 superclasses.
@@ -72,4 +76,5 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
     )

@@ -4,6 +4,8 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.readers import keras_download, read_mnist_files
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 
 def load(
@@ -14,6 +16,7 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Loads 60,000 + 10,000 images of 28×28×1 pixels, 10 classes.
 
@@ -21,6 +24,7 @@ def load(
 
     Args:
         seed: Of the validation split and of `train_limit`.
+        task: What is to be learned of the classes.
         path: A folder with the four IDX files, raw or `.gz`; when None, `keras.datasets` is asked.
 
     Raises:
@@ -46,4 +50,5 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
     )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from netopt_cli.errors import DataError
-from netopt_cli.tasks import Outputs, Sources, Task, class_names, numbers, whole_numbers
+from netopt_cli.tasks import Outputs, Sources, Task, class_names, class_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,22 +32,7 @@ class Classification(Task):
 
     def labels(self, split: str, y: np.ndarray) -> np.ndarray:
         """Returns (n,) int32."""
-        y = numbers(split, y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
-        if y.ndim == 2:
-            if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-                raise DataError(
-                    f"The {split} labels of shape {y.shape} are not one-hot: every row must be "
-                    "zeros and a single one."
-                )
-            y = y.argmax(axis=1)
-        if y.ndim != 1:
-            raise DataError(
-                f"The {split} labels must be (samples,) or one-hot (samples, classes). "
-                f"Received: shape {y.shape}."
-            )
-        return whole_numbers(split, y)
+        return class_numbers(split, y)
 
     def outputs(self, sources: Sources, names: Sequence[str] | None) -> Outputs:
         found = class_names(sources, names)
