@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from netopt_cli.augment import AugmentOptions, augmentation
-from netopt_cli.dataset import ArraySource, Dataset, Normalization, Source
+from netopt_cli.dataset import NO_LABEL, ArraySource, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -44,6 +45,7 @@ def assemble(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Checks what a loader read and makes the data set of it; every loader ends here.
 
@@ -60,6 +62,8 @@ def assemble(
             `standardize` gives every channel mean 0 and deviation 1 over the training split.
         augment: The arguments of `augment.augmentation`; for images only.
         train_limit: Keeps that many training samples (stratified, by `seed`).
+        labels_per_class: The label budget: so many training samples of each class (by `seed`) are
+            `train`, the others `unlabeled`. Normalization goes by all of them.
 
     Raises:
         DataError: the data is malformed or inconsistent; see the message.
@@ -81,6 +85,11 @@ def assemble(
         )
     if train_limit is not None:
         sources["train"] = _limited(sources["train"], train_limit, len(names), seed)
+    normalization = _normalization(sources["train"], normalize)
+    unlabeled = hidden_labels = None
+    if labels_per_class is not None:
+        sources["train"], rest = _within_budget(sources["train"], labels_per_class, names, seed)
+        unlabeled, hidden_labels = replace(rest, y=np.full_like(rest.y, NO_LABEL)), rest.y
     shape = sources["train"].shape
     augment_batch = augmentation(**(augment or {}))
     if augment_batch is not None and len(shape) != 3:
@@ -95,9 +104,11 @@ def assemble(
         train=sources["train"],
         validation=sources["validation"],
         test=sources["test"],
-        normalization=_normalization(sources["train"], normalize),
+        normalization=normalization,
         augment=augment_batch,
         fingerprint=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        unlabeled=unlabeled,
+        hidden_labels=hidden_labels,
     )
 
 
@@ -150,6 +161,30 @@ def _limited(source: Source, train_limit: int, classes: int, seed: int) -> Sourc
     if train_limit >= len(source):
         return source
     return source.take(stratified_choice(source.y, train_limit, seed))
+
+
+def _within_budget(
+    source: Source, labels_per_class: int, names: Sequence[str], seed: int
+) -> tuple[Source, Source]:
+    """Returns so many samples of each class, and the others."""
+    generator = np.random.default_rng([seed, 4])
+    chosen = []
+    for label, name in enumerate(names):
+        members = np.flatnonzero(source.y == label)
+        if len(members) < labels_per_class:
+            raise DataError(
+                f"labels_per_class={labels_per_class} is more than class '{name}' has in the "
+                f"training split: {len(members)}"
+            )
+        chosen.append(generator.permutation(members)[:labels_per_class])
+    labeled = np.sort(np.concatenate(chosen))
+    rest = np.setdiff1d(np.arange(len(source)), labeled, assume_unique=True)
+    if len(rest) == 0:
+        raise DataError(
+            f"labels_per_class={labels_per_class} leaves no sample without a label: it is all that "
+            "the training split has. Use labels_per_class=null"
+        )
+    return source.take(labeled), source.take(rest)
 
 
 def _checked(split: str, given: Split) -> Source:

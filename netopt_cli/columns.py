@@ -51,6 +51,7 @@ LATENCY_RATIO = "latency_ratio"
 same on a machine twice as slow. Computed where it is needed; in no table of a run."""
 
 FIGURES = {
+    "labels": Column("labels", count_text),
     "accuracy": Column("accuracy", percent_text, higher_is_better=True),
     "loss": Column("loss", _number),
     "params": Column("params", count_text),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
+
+NO_LABEL = -1
+"""Stands for the label of a sample that has none; `tf.one_hot` makes zeros of it, on which a
+cross-entropy is 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +168,15 @@ class FileSource:
 Source = ArraySource | FileSource
 
 
+def joined(first: Source, second: Source) -> Source:
+    """The samples of two sources that are alike, as one."""
+    y = np.concatenate([first.y, second.y])
+    if isinstance(first, ArraySource) and isinstance(second, ArraySource):
+        return ArraySource(np.concatenate([first.x, second.x]), y)
+    assert isinstance(first, FileSource) and isinstance(second, FileSource)
+    return replace(first, paths=np.concatenate([first.paths, second.paths]), y=y)
+
+
 @dataclass(frozen=True, eq=False)
 class Normalization:
     """x_float = (float32(x) - subtract) * multiply, broadcast on the last axis.
@@ -200,6 +213,9 @@ class Dataset:
         fingerprint: SHA-256 (hex) of everything the loader read, before it was split: the same for
             every seed. Of arrays the content counts, of files their relative names, sizes and
             labels.
+        unlabeled: What is left of the training samples under a label budget, their labels
+            `NO_LABEL`; None without a budget.
+        hidden_labels: Those that they have, (n,) int32, for `label` alone.
     """
 
     name: str
@@ -212,6 +228,25 @@ class Dataset:
     normalization: Normalization
     augment: Augment | None
     fingerprint: str
+    unlabeled: Source | None = None
+    hidden_labels: np.ndarray | None = None
+
+    @property
+    def unlabeled_count(self) -> int:
+        return 0 if self.unlabeled is None else len(self.unlabeled)
+
+    def label(self, indices: np.ndarray) -> Dataset:
+        """Returns the data with these of the `unlabeled` samples moved to `train`, labelled. For
+        the run alone, which counts labels (`Trainings.label`)."""
+        assert self.unlabeled is not None and self.hidden_labels is not None
+        rest = np.setdiff1d(np.arange(len(self.unlabeled)), indices)
+        bought = replace(self.unlabeled.take(indices), y=self.hidden_labels[indices])
+        return replace(
+            self,
+            train=joined(self.train, bought),
+            unlabeled=self.unlabeled.take(rest),
+            hidden_labels=self.hidden_labels[rest],
+        )
 
     def normalized_batches(
         self, source: Source, batch_size: int

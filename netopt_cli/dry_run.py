@@ -142,7 +142,7 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         predict = _Prediction(report, data, further(cfg.get("export", ())), cfg.seed)
         predict(Forecast(BASELINE, settings.epochs), network, "arch")
         before = network
-        for outlook in outlooks(network, stages, network_of):
+        for outlook in outlooks(network, stages, network_of, data.unlabeled_count):
             where = f"opt.{outlook.stage}"
             if outlook.problem is not None:
                 report.problems.append(Problem(where, str(outlook.problem)))

@@ -27,12 +27,16 @@ class Outlook:
 
 
 def plan(
-    network: Network, stages: Mapping[str, Stage], build: Callable[[ArchBuilder], Network]
+    network: Network,
+    stages: Mapping[str, Stage],
+    build: Callable[[ArchBuilder], Network],
+    unlabeled: int = 0,
 ) -> dict[str, Network]:
     """Folds the plans of the stages over an untrained network.
 
     Args:
         build: Builds another network for the run's data.
+        unlabeled: How many of its training samples have no label.
 
     Returns:
         By stage, the network as it will be after it, see `Outlook`.
@@ -41,7 +45,7 @@ def plan(
         InputError: A stage cannot work, or not in this place.
     """
     planned: dict[str, Network] = {}
-    for outlook in outlooks(network, stages, build):
+    for outlook in outlooks(network, stages, build, unlabeled):
         if outlook.problem is not None:
             raise outlook.problem
         planned[outlook.stage] = outlook.network
@@ -63,7 +67,10 @@ def require_epochs(stages: Mapping[str, Stage], epochs: int) -> None:
 
 
 def outlooks(
-    network: Network, stages: Mapping[str, Stage], build: Callable[[ArchBuilder], Network]
+    network: Network,
+    stages: Mapping[str, Stage],
+    build: Callable[[ArchBuilder], Network],
+    unlabeled: int = 0,
 ) -> Iterator[Outlook]:
     """Yields what will come of each stage. After one that cannot work it goes on with the network
     as it was, so that every problem is found; `plan` stops at the first."""
@@ -73,7 +80,9 @@ def outlooks(
             yield Outlook(name, network, is_planned=False)
             continue
         try:
-            network = stage.plan(Preflight(name, network, index == 0, build, made_by))
+            network = stage.plan(
+                Preflight(name, network, index == 0, build, made_by, unlabeled)
+            )
         except InputError as error:
             yield Outlook(name, network, is_planned=True, problem=error)
             continue

@@ -87,7 +87,7 @@ def prepare(
     data = build(cfg.data, allow=allow, where="data", seed=cfg.seed)
     with target.strategy.scope():
         network = _build(arch, data)
-        plan(network, stages, lambda arch: _build(arch, data))
+        plan(network, stages, lambda arch: _build(arch, data), data.unlabeled_count)
     told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}
     parts = Parts(
         arch, network, stages, data, settings, target, reporter, Trackers(told, reporter.say)
@@ -180,9 +180,10 @@ def _build(arch: ArchBuilder, data: Dataset) -> Network:
 def _introduce(parts: Parts) -> None:
     network, data = parts.network, parts.data
     shape = "x".join(map(str, data.shape))
+    rest = f", {data.unlabeled_count:,} without label" if data.unlabeled is not None else ""
     parts.reporter.say(
         f"{network.model.name} ({count_text(network.model.count_params())} parameters) on "
-        f"{data.name} ({shape}, {data.classes} classes; {len(data.train):,} train, "
+        f"{data.name} ({shape}, {data.classes} classes; {len(data.train):,} train{rest}, "
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(parts.stages) or 'none'}"
     )
@@ -201,6 +202,7 @@ def _describe(data: Dataset) -> dict[str, Any]:
         "shape": data.shape,
         "classes": data.classes,
         "train": len(data.train),
+        "unlabeled": data.unlabeled_count,
         "validation": len(data.validation),
         "test": len(data.test),
         "fingerprint_sha256": data.fingerprint,

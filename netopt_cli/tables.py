@@ -12,6 +12,7 @@ COLUMNS = (
     "stage",
     "role",
     "seed",
+    "labels",
     "accuracy",
     "loss",
     "params",
@@ -30,7 +31,8 @@ COLUMNS = (
     "trained_by",
     "control",
 )
-"""The columns of metrics.csv. `trained_by` says where a training was taken over from; `control`
+"""The columns of metrics.csv. `labels` counts the training samples whose labels the run had used by
+then, where it has a label budget; `trained_by` says where a training was taken over from; `control`
 names the row that this one is to be compared with."""
 
 Row = dict[str, Any]
@@ -92,6 +94,7 @@ _REUSED = " *"
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "stage": row_name,
+    "labels": lambda row: "" if row.get("labels") is None else count_text(row["labels"]),
     "accuracy": lambda row: f"{100 * row['accuracy']:.2f} %",
     "change": lambda row: "",
     "sparsity": lambda row: f"{100 * row['sparsity']:.1f} %",
@@ -116,6 +119,8 @@ def cells(rows: list[Row]) -> dict[str, list[str]]:
     """Returns the columns of the table by name. `change` is that of the accuracy, in points,
     against the row that is compared with."""
     columns = texts(_COLUMNS, rows)
+    if not any(columns["labels"]):
+        del columns["labels"]
     by_name = {row_name(row): row for row in rows}
     for index, row in enumerate(rows):
         control = by_name.get(row["control"] or "")

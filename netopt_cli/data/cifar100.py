@@ -36,13 +36,14 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 50,000 + 10,000 images of 32×32×3 pixels.
 
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         path: The folder of the binary version (`train.bin`, `test.bin`); when None,
             `keras.datasets` is asked.
         labels: The 100 classes, or the 20 superclasses.
@@ -72,4 +73,5 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )

@@ -14,13 +14,14 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads the 1,797 images of 8×8×1 pixels, 10 classes; a fixed fifth is the test split.
 
     Source: Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits (its test part).
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
 
     Raises:
         DataError: a parameter does not fit the data.
@@ -38,4 +39,5 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )

@@ -32,6 +32,7 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Lists `path/CLASS/…`, or `path/train/CLASS/…` with `path/validation` (or `val`) and
     `path/test` beside it; only paths and labels are held in memory.
@@ -40,7 +41,7 @@ def load(
     header is checked here; a file that is broken further in is named when it is read.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         path: The folder. Links that lead out of it are refused.
         image_size: (height, width) that every image is resized to.
         channels: 1 (grey) or 3 (red, green, blue).
@@ -72,6 +73,7 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )
 
 

@@ -25,6 +25,7 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads `x_train`, `y_train`, `x_test`, `y_test`, and `x_validation`, `y_validation` (or
     `x_val`, `y_val`) when they are there.
@@ -33,7 +34,7 @@ def load(
     from 0, or one-hot (n, classes). Pickled objects are refused: they can run code.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         path: The file.
         class_names: One name a class; when None, the numbers seen in `y_train`.
         validation_fraction: Share of the training samples; unused when the file has a validation
@@ -61,6 +62,7 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )
 
 

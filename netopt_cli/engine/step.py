@@ -95,8 +95,7 @@ def compile_steps(
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm, optimizer, context, replicas)
         optimizer.apply(gradients, variables)
-        hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
-        return loss, tf.reduce_mean(tf.cast(hit, tf.float32))
+        return loss, _accuracy(y, logits)
 
     @tf.function
     def take_steps(
@@ -121,6 +120,13 @@ def compile_steps(
         return loss_sum, accuracy_sum, bad_step
 
     return Steps(take_steps)
+
+
+def _accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Of the samples that have a label; 0 where none has."""
+    is_labeled = tf.cast(tf.reduce_any(y > 0, axis=-1), tf.float32)
+    hit = tf.cast(tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1), tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(hit * is_labeled), tf.reduce_sum(is_labeled))
 
 
 def _gradients(
