@@ -291,7 +291,7 @@ class Context(Protocol):
         """
         ...
 
-    def label(self, indices: np.ndarray) -> None:
+    def buy_labels(self, indices: np.ndarray) -> None:
         """Has the samples of `data.unlabeled` with these indices labelled, which the column
         `labels` counts: from now on they are in `data.train`, for later stages too."""
         ...

@@ -26,8 +26,8 @@ Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
 
 NO_LABEL = -1
-"""Stands for the label of a sample that has none; `tf.one_hot` makes zeros of it, on which a
-cross-entropy is 0."""
+"""Stands for the label of a sample that has none; `tf.one_hot` makes zeros of it, which the task's
+loss and accuracy leave out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ class Dataset:
             labels.
         unlabeled: What is left of the training samples under a label budget, their labels
             `NO_LABEL`; None without a budget.
-        hidden_labels: Those that they have, (n,) int32, for `label` alone.
+        hidden_labels: Those that they have, (n,) int32, for `with_labels_of` alone.
     """
 
     name: str
@@ -235,9 +235,9 @@ class Dataset:
     def unlabeled_count(self) -> int:
         return 0 if self.unlabeled is None else len(self.unlabeled)
 
-    def label(self, indices: np.ndarray) -> Dataset:
+    def with_labels_of(self, indices: np.ndarray) -> Dataset:
         """Returns the data with these of the `unlabeled` samples moved to `train`, labelled. For
-        the run alone, which counts labels (`Trainings.label`)."""
+        the run alone, which counts labels (`Trainings.buy_labels`)."""
         assert self.unlabeled is not None and self.hidden_labels is not None
         rest = np.setdiff1d(np.arange(len(self.unlabeled)), indices)
         bought = replace(self.unlabeled.take(indices), y=self.hidden_labels[indices])

@@ -74,13 +74,13 @@ class Trainings:
         """The training samples whose labels are known; None without a label budget."""
         return None if self.data.unlabeled is None else len(self.data.train)
 
-    def label(self, indices: np.ndarray) -> None:
+    def buy_labels(self, indices: np.ndarray) -> None:
         """Moves unlabelled samples to the training samples, and for controls as many at random."""
         assert self.control_data.unlabeled is not None
         generator = np.random.default_rng([self.seed, 5, len(self.data.train)])
         drawn = generator.permutation(len(self.control_data.unlabeled))[: len(indices)]
-        self.data = self.data.label(indices)
-        self.control_data = self.control_data.label(drawn)
+        self.data = self.data.with_labels_of(indices)
+        self.control_data = self.control_data.with_labels_of(drawn)
 
     def fresh(self) -> Network:
         """The run's arch with new weights: the same ones every time."""
@@ -262,8 +262,8 @@ class Trainer:
         )
         return network
 
-    def label(self, indices: np.ndarray) -> None:
-        self._trainings.label(indices)
+    def buy_labels(self, indices: np.ndarray) -> None:
+        self._trainings.buy_labels(indices)
 
     def repeat(self, network: Network, call: FitCall) -> None:
         """Trains the plain network in place as long as, and in the manner of, another training."""

@@ -15,6 +15,7 @@ from netopt_cli.dataset import Dataset
 from netopt_cli.engine.feeds import Feed
 from netopt_cli.engine.replicas import clip_gradients
 from netopt_cli.errors import InputError
+from netopt_cli.graph.label_losses import labeled_mean
 
 _Computed = tuple[tf.Tensor, list[tuple[tf.Tensor, ...]], list[tf.Tensor]]
 _Found = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
@@ -95,7 +96,8 @@ def compile_steps(
         if clip_norm is not None:
             gradients = clip_gradients(gradients, clip_norm, optimizer, context, replicas)
         optimizer.apply(gradients, variables)
-        return loss, _accuracy(y, logits)
+        hit = tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1)
+        return loss, labeled_mean(tf.cast(hit, tf.float32), y)
 
     @tf.function
     def take_steps(
@@ -122,13 +124,6 @@ def compile_steps(
     return Steps(take_steps)
 
 
-def _accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Of the samples that have a label; 0 where none has."""
-    is_labeled = tf.cast(tf.reduce_any(y > 0, axis=-1), tf.float32)
-    hit = tf.cast(tf.argmax(logits, axis=-1) == tf.argmax(y, axis=-1), tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(hit * is_labeled), tf.reduce_sum(is_labeled))
-
-
 def _gradients(
     model: keras.Model,
     modifiers: Sequence[Modifier],
@@ -152,7 +147,7 @@ def _gradients(
             moved = [(weight, weight.value + move) for weight, move in moves]
             draws = tf.stack([(seed + 104729) % 2**31, draw])
             logits, taps, added_losses = forward(x, draws, moved)
-            task_loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
+            task_loss = labeled_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits), y)
             loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
             with keras.StatelessScope(state_mapping=moved) if moved else nullcontext():
                 for index, modifier in enumerate(modifiers):

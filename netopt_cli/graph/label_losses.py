@@ -7,6 +7,16 @@ import tensorflow as tf
 from netopt_cli.contracts import Forward, Modifier
 
 
+def labeled_mean(values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The mean over the samples that have a label, whose `y` is not zeros; 0 where none has.
+
+    What a zero label is multiplied with has to be left out: TensorFlow takes the gradient of a
+    cross-entropy to be softmax - y, as if each y added up to 1.
+    """
+    is_labeled = tf.cast(tf.reduce_any(y > 0, axis=-1), tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * is_labeled), tf.reduce_sum(is_labeled))
+
+
 def label_smoothing(share: float) -> Modifier:
     """Spreads a share of each label over all classes (Szegedy et al., 2016)."""
 
@@ -35,6 +45,6 @@ def focal_loss(gamma: float) -> Modifier:
         log_p = tf.nn.log_softmax(step.logits)
         # The slope of a power below 1 is infinite at 0.
         missing = tf.maximum(1.0 - tf.exp(log_p), 1e-7)
-        return tf.reduce_mean(tf.reduce_sum(-step.y * missing**gamma * log_p, axis=-1))
+        return labeled_mean(tf.reduce_sum(-step.y * missing**gamma * log_p, axis=-1), step.y)
 
     return Modifier("focal loss", extra_loss=extra_loss, task_loss_weight=0.0)

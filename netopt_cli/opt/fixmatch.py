@@ -123,6 +123,4 @@ class FixMatch:
             "fixmatch",
             transform_batch=with_unlabeled,
             extra_loss=extra_loss,
-            # The mean of the task's loss is over all parts, and 0 on those without label.
-            task_loss_weight=1.0 + 2 * self.unlabeled_ratio,
         )

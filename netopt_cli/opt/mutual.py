@@ -12,6 +12,7 @@ from pydantic import Field
 
 from netopt_cli.contracts import ArchBuilder, Context, Forward, Modifier, Network, Preflight
 from netopt_cli.graph.distillation_losses import soft_target_loss
+from netopt_cli.graph.label_losses import labeled_mean
 from netopt_cli.graph.reinitialize import reinitialize
 from netopt_cli.starting import Start, refuse_late_scratch, started
 
@@ -79,7 +80,8 @@ class Mutual:
             everyone = [step.logits, *of_peers]
             loss = tf.constant(0.0)
             for logits in of_peers:
-                loss += tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(step.y, logits))
+                task = tf.nn.softmax_cross_entropy_with_logits(step.y, logits)
+                loss += labeled_mean(task, step.y)
             for index, logits in enumerate(everyone):
                 for other in (*everyone[:index], *everyone[index + 1 :]):
                     target = tf.stop_gradient(tf.nn.softmax(other / self.temperature))
