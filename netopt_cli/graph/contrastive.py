@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from netopt_cli.contracts import Forward, Modifier
-from netopt_cli.graph.rebuild import as_functional
+from netopt_cli.errors import InputError
+from netopt_cli.graph.distillation_losses import embedding
+from netopt_cli.graph.rebuild import as_functional, head
 
 if TYPE_CHECKING:
     from netopt_cli.dataset import Augment
@@ -34,18 +36,26 @@ def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> tf.Tenso
 
 
 def representation(model: keras.Model) -> keras.KerasTensor:
-    """Returns what the last layer makes the logits of; (batch, …)."""
-    layer = as_functional(model).outputs[-1]._keras_history.operation
+    """Returns what the head makes the logits of, (batch, …, channels).
+
+    Raises:
+        InputError: The model has no head, or it is inside of a nested model.
+    """
+    layer = head(model)
+    if layer is None or layer not in as_functional(model).operations:
+        raise InputError(
+            f"'{model.name}' has no last Dense or convolution in its outer graph, before which "
+            "the representation could be read"
+        )
     return layer.input
 
 
-def projection_head(features: keras.KerasTensor, size: int) -> keras.Model:
-    """A network of one hidden layer as wide as the features, which the loss is applied behind and
-    which is thrown away: what it forgets, the representation keeps (ibid., section 4.2)."""
-    inputs = keras.Input(features.shape[1:])
-    x = keras.layers.Flatten()(inputs)
-    x = keras.layers.Dense(x.shape[-1], activation="relu")(x)
-    return keras.Model(inputs, keras.layers.Dense(size)(x))
+def projection_head(channels: int, size: int) -> keras.Model:
+    """A network of one hidden layer as wide as the representation, which the loss is applied behind
+    and which is thrown away: what it forgets, the representation keeps (ibid., section 4.2)."""
+    inputs = keras.Input((channels,))
+    hidden = keras.layers.Dense(channels, activation="relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(size)(hidden))
 
 
 def two_views(model: keras.Model, view: Augment, *, size: int, temperature: float) -> Modifier:
@@ -58,14 +68,15 @@ def two_views(model: keras.Model, view: Augment, *, size: int, temperature: floa
         size: Of the embeddings that are compared.
     """
     features = representation(model)
-    head = projection_head(features, size)
+    project = projection_head(features.shape[-1], size)
 
     def transform(x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         views = [view(x, seed), view(x, seed + tf.constant([1, 0]))]
         return tf.concat(views, axis=0), tf.zeros([2 * tf.shape(y)[0], y.shape[1]])
 
     def extra_loss(step: Forward) -> tf.Tensor:
-        embedded = tf.cast(head(step.taps[0], training=True), tf.float32)
+        pooled = embedding(tf.cast(step.taps[0], tf.float32))
+        embedded = project(pooled, training=True)
         first, second = tf.split(embedded, 2)
         return nt_xent(first, second, temperature)
 
@@ -74,6 +85,6 @@ def two_views(model: keras.Model, view: Augment, *, size: int, temperature: floa
         transform_batch=transform,
         extra_loss=extra_loss,
         taps=(features,),
-        networks=(head,),
+        networks=(project,),
         settles_at=1.0,  # the logits, and so validation, mean nothing yet
     )
