@@ -12,7 +12,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
+
+NO_LABEL = -1
+"""Stands for the label of a sample that has none; `tf.one_hot` makes zeros of it, which the task's
+loss and accuracy leave out."""
 
 
 _BATCH = 500
@@ -189,6 +193,15 @@ def fitting_batch(shape: tuple[int, ...], most: int) -> int:
     return max(1, min(most, _BATCH_VALUES // math.prod(shape)))
 
 
+def joined(first: Source, second: Source) -> Source:
+    """The samples of two sources that are alike, as one."""
+    y = np.concatenate([first.y, second.y])
+    if isinstance(first, ArraySource) and isinstance(second, ArraySource):
+        return ArraySource(np.concatenate([first.x, second.x]), y)
+    assert isinstance(first, FileSource) and isinstance(second, FileSource)
+    return replace(first, paths=np.concatenate([first.paths, second.paths]), y=y)
+
+
 @dataclass(frozen=True, eq=False)
 class Normalization:
     """x_float = (float32(x) - subtract) * multiply, broadcast on the last axes.
@@ -236,6 +249,9 @@ class Dataset:
         task: What is to be learned.
         inputs: What the values of a sample are.
         reader: What makes a sample of what a person has, for `netopt predict`.
+        unlabeled: What is left of the training samples under a label budget, their labels
+            `NO_LABEL`; None without a budget.
+        hidden_labels: Those that they have, (n,) int32, for `with_labels_of` alone.
     """
 
     name: str
@@ -251,6 +267,25 @@ class Dataset:
     task: Task = field(default_factory=Classification)
     inputs: Inputs = field(default_factory=Inputs)
     reader: SampleReader | None = None
+    unlabeled: Source | None = None
+    hidden_labels: np.ndarray | None = None
+
+    @property
+    def unlabeled_count(self) -> int:
+        return 0 if self.unlabeled is None else len(self.unlabeled)
+
+    def with_labels_of(self, indices: np.ndarray) -> Dataset:
+        """Returns the data with these of the `unlabeled` samples moved to `train`, labelled. For
+        the run alone, which counts labels (`Trainings.buy_labels`)."""
+        assert self.unlabeled is not None and self.hidden_labels is not None
+        rest = np.setdiff1d(np.arange(len(self.unlabeled)), indices)
+        bought = replace(self.unlabeled.take(indices), y=self.hidden_labels[indices])
+        return replace(
+            self,
+            train=joined(self.train, bought),
+            unlabeled=self.unlabeled.take(rest),
+            hidden_labels=self.hidden_labels[rest],
+        )
 
     def normalized_batches(
         self, source: Source, batch_size: int

@@ -123,6 +123,12 @@ class Task(ABC):
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """In the graph: (batch,), of targets and of outputs of any float type."""
 
+    def average(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """In the graph: the mean of values (batch,) over the samples that count."""
+        import tensorflow as tf
+
+        return tf.reduce_mean(values)
+
     def imitation(self, outputs: tf.Tensor, wanted: tf.Tensor, temperature: float) -> tf.Tensor:
         """In the graph: (batch,), how far outputs are from those of a teacher: the mean of the
         squared differences, unless a task knows better.

@@ -45,6 +45,13 @@ NEEDS_CONVOLUTIONS = {
     "lighten", "conditional_convolution", "dynamic_depth", "stochastic_depth",
 }  # fmt: skip
 
+FEW_LABELS = {
+    "fixmatch": [],
+    "simclr": ["opt.simclr.pretrain_epochs=1"],
+    "pseudo_label": ["opt.pseudo_label.threshold=0", "opt.pseudo_label.balanced=false"],
+    "active": ["opt.active.labels=10", "opt.active.rounds=2"],
+}
+
 
 def choices(group: str) -> list[str]:
     return sorted(catalog.choices(group, FOLDERS))
@@ -208,6 +215,8 @@ def opt_needs(name: str) -> list[str]:
         overrides += ["arch.hidden=[8,8]"]  # An exit after the first.
     if name == "share":
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
+    if name in FEW_LABELS:
+        overrides += ["data.labels_per_class=5", *FEW_LABELS[name]]
     if "teacher_epochs" in node:
         overrides += [f"opt.{name}.teacher=mlp", f"opt.{name}.teacher_epochs=1"]
     return overrides

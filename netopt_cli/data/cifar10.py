@@ -32,13 +32,14 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 50,000 + 10,000 images of 32×32×3 pixels, 10 classes.
 
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         task: What is to be learned of the classes.
         path: The folder of the binary version (`data_batch_1.bin` … `data_batch_5.bin`,
             `test_batch.bin`); when None, `keras.datasets` is asked.
@@ -70,4 +71,5 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )

@@ -17,13 +17,14 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads the 1,797 images of 8×8×1 pixels, 10 classes; a fixed fifth is the test split.
 
     Source: Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits (its test part).
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         task: What is to be learned of the classes.
 
     Raises:
@@ -43,4 +44,5 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )

@@ -30,6 +30,7 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Lists `path/CLASS/…`, or `path/train/CLASS/…` with `path/validation` (or `val`) and
     `path/test` beside it; only paths and labels are held in memory.
@@ -38,7 +39,7 @@ def load(
     header is checked here; a file that is broken further in is named when it is read.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         task: What is to be learned of the classes.
         path: The folder. Links that lead out of it are refused.
         image_size: (height, width) that every image is resized to.
@@ -67,6 +68,7 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )
 
 

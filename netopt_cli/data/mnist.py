@@ -17,13 +17,14 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 60,000 + 10,000 images of 28×28×1 pixels, 10 classes.
 
     Source: LeCun et al. 1998, Gradient-based learning applied to document recognition.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         task: What is to be learned of the classes.
         path: A folder with the four IDX files, raw or `.gz`; when None, `keras.datasets` is asked.
 
@@ -51,4 +52,5 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )

@@ -21,6 +21,7 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads `x_train`, `y_train`, `x_test`, `y_test`, and `x_validation`, `y_validation` (or
     `x_val`, `y_val`) when they are there.
@@ -30,7 +31,7 @@ def load(
     they can run code.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         path: The file.
         task: What is to be learned.
         class_names: One name a class; when None, the numbers seen in `y_train`.
@@ -56,6 +57,7 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )
 
 

@@ -54,11 +54,14 @@ class Classification(Task):
 
         return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, outputs.dtype), outputs)
 
+    def average(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return labeled_mean(values, y)
+
     def batch_score(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         hit = tf.argmax(outputs, axis=-1) == tf.argmax(y, axis=-1)
-        return tf.reduce_mean(tf.cast(hit, tf.float32))
+        return labeled_mean(tf.cast(hit, tf.float32), y)
 
     def scores(
         self, labels: np.ndarray, outputs: np.ndarray, losses: np.ndarray
@@ -82,6 +85,18 @@ class Classification(Task):
             }
             for row in probabilities
         ]
+
+
+def labeled_mean(values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The mean over the samples that have a label, whose `y` is not zeros; 0 where none has.
+
+    What a zero label is multiplied with has to be left out: TensorFlow takes the gradient of a
+    cross-entropy to be softmax - y, as if each y added up to 1.
+    """
+    import tensorflow as tf
+
+    is_labeled = tf.cast(tf.reduce_any(y > 0, axis=-1), values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * is_labeled), tf.reduce_sum(is_labeled))
 
 
 CLASSIFICATION = Classification()
