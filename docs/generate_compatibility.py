@@ -36,13 +36,19 @@ TINY = [
     "target.warmup_runs=1", "target.timed_runs=30",
 ]  # fmt: skip
 
+RATINGS = ["data=ratings", "data.path=ratings.csv"]
+
 ARCH = {
     "alexnet": ["arch.width=0.0625"],
     "bag_of_embeddings": ["data=text_csv", "data.path=texts.csv", "data.text.length=12"],
+    "dlrm": ["arch.width=8", "arch.hidden=[8]", *RATINGS],
+    "history_autoencoder": ["arch.width=8", *RATINGS],
     "inception": ["arch.width=0.125"],
     "keras_model": ["arch.path=own.keras"],
+    "matrix_factorization": ["arch.width=8", *RATINGS],
     "mlp": ["arch.hidden=[16,16,16]"],
     "mobilenet": ["arch.width=0.125"],
+    "neumf": ["arch.width=8", "arch.hidden=[16]", *RATINGS],
     "resnet": ["arch.width=0.25"],
     "rnn": ["arch.units=[8]", "arch.width=8", "data=text_csv", "data.path=texts.csv",
             "data.text.length=8"],
@@ -50,6 +56,8 @@ ARCH = {
                  "data.text.length=12"],
     "transformer": ["arch.width=16", "arch.heads=2", "arch.feed_forward=16", "data=text_csv",
                     "data.path=texts.csv", "data.text.length=12"],
+    "two_tower": ["arch.embedding=8", "arch.width=8", "arch.user_hidden=[16]",
+                  "arch.item_hidden=[16]", *RATINGS],
     "vgg": ["arch.width=0.0625"],
 }  # fmt: skip
 """What makes an arch tiny, and its data where these are not images."""
@@ -58,7 +66,8 @@ IMAGES = ["data=npz", "data.path=images.npz"]
 
 
 def write_data(folder: Path) -> None:
-    """Images of noise with a bright corner for each class, texts of two words each, a network."""
+    """Images of noise with a bright corner for each class, texts of two words each, ratings of two
+    tastes, a network."""
     import keras
 
     random = np.random.default_rng(0)
@@ -73,6 +82,10 @@ def write_data(folder: Path) -> None:
     np.savez(folder / "images.npz", **arrays)
     texts = ["text,label", *["a fine and moving film,good", "a flat and tired film,bad"] * 40]
     (folder / "texts.csv").write_text("\n".join(texts))
+    pairs = [(user, item) for user in range(40) for item in range(user % 2, 40, 2)]
+    chosen = random.permutation(len(pairs))[:600]
+    ratings = [f"u{pairs[i][0]},i{pairs[i][1]},5,{time}" for time, i in enumerate(chosen)]
+    (folder / "ratings.csv").write_text("\n".join(["user,item,rating,timestamp", *ratings]))
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(inputs)
     x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
@@ -88,7 +101,8 @@ def settings_of(arch: str, opt: str) -> list[str]:
     if "epochs" in node:
         words.append(f"opt.{opt}.epochs=1")
     if "teacher_epochs" in node:
-        teacher = "mlp" if data else "bag_of_embeddings"
+        of_tokens = "matrix_factorization" if RATINGS[0] in words else "bag_of_embeddings"
+        teacher = "mlp" if data else of_tokens
         words += [f"arch@opt.{opt}.teacher={teacher}", f"opt.{opt}.teacher_epochs=1"]
     return words
 
@@ -148,7 +162,8 @@ def main() -> int:
 _HEAD = """# Which step works with which network
 
 Written by `python docs/generate_compatibility.py`, which tries every cell: a tiny network of the
-arch on tiny data (images, or texts where the arch reads tokens), the step with its defaults, one
+arch on tiny data (images, texts where the arch reads tokens,
+ratings where it reads users), the step with its defaults, one
 epoch, the exported file measured. A `no` is a refusal before training; its reason is below.
 """
 

@@ -248,6 +248,7 @@ class Dataset:
             labels.
         task: What is to be learned.
         inputs: What the values of a sample are.
+        notes: What is to be said of how it was read.
         reader: What makes a sample of what a person has, for `netopt predict`.
         unlabeled: What is left of the training samples under a label budget, their labels
             `NO_LABEL`; None without a budget.
@@ -266,6 +267,7 @@ class Dataset:
     fingerprint: str
     task: Task = field(default_factory=Classification)
     inputs: Inputs = field(default_factory=Inputs)
+    notes: tuple[str, ...] = ()
     reader: SampleReader | None = None
     unlabeled: Source | None = None
     hidden_labels: np.ndarray | None = None

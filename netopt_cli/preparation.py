@@ -203,6 +203,8 @@ def _introduce(parts: Parts) -> None:
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(parts.stages) or 'none'}"
     )
+    for note in data.notes:
+        parts.reporter.say(f"{data.name}: {note}")
     if parts.settings.epochs == 0:
         parts.reporter.say("train.epochs=0: the baseline is the network as the arch gives it")
     if parts.settings.batch_size > len(data.train):
@@ -231,5 +233,6 @@ def _describe(data: Dataset) -> dict[str, Any]:
         "unlabeled": data.unlabeled_count,
         "validation": len(data.validation),
         "test": len(data.test),
+        "notes": list(data.notes),
         "fingerprint_sha256": data.fingerprint,
     }

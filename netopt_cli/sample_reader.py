@@ -18,6 +18,7 @@ from netopt_cli.errors import DataError, InputError
 _KINDS = {
     "array": "netopt_cli.sample_reader:ArrayReader",
     "image": "netopt_cli.sample_reader:ImageReader",
+    "ratings": "netopt_cli.rating_reader:RatingReader",
     "sound": "netopt_cli.sound_reader:SoundReader",
     "text": "netopt_cli.text:TextReader",
 }

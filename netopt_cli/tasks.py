@@ -168,6 +168,12 @@ class Task(ABC):
         """The fraction of samples of which two sets of outputs say the same, where that can be."""
         return None
 
+    def told(
+        self, x: np.ndarray, outputs: np.ndarray, names: Sequence[str]
+    ) -> list[Mapping[str, Any]]:
+        """What `netopt predict` says of normalized samples (n, *shape), with outputs (n, …)."""
+        return self.decoded(outputs, names)
+
     def decoded(self, outputs: np.ndarray, names: Sequence[str]) -> list[Mapping[str, Any]]:
         """What the outputs (n, …) say of each sample, for a person: plain values."""
         return [{"output": np.asarray(one).round(6).tolist()} for one in outputs]

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from rating_file import write_ratings
 from rich.console import Console
 from wav_files import spoken_words
 
@@ -51,6 +52,7 @@ FEW_LABELS = {
     "pseudo_label": ["opt.pseudo_label.threshold=0", "opt.pseudo_label.balanced=false"],
     "active": ["opt.active.labels=10", "opt.active.rounds=2"],
 }
+NEEDS_EMBEDDINGS = {"hash_embeddings", "rare_rows"}
 
 
 def choices(group: str) -> list[str]:
@@ -130,8 +132,25 @@ FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "transformer"}
 FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn"}
 
 
+@pytest.fixture(scope="module")
+def ratings() -> Dataset:
+    random = np.random.default_rng(0)
+    user, history = np.arange(8)[:, np.newaxis], random.integers(2, 6, (8, 5))
+    x = np.concatenate([user, history * (np.arange(5) < 4)], axis=1).astype(np.int32)
+    split = ArraySource(x, np.arange(8, dtype=np.int32) % 4)
+    fields = (Field("user", "ids", (1,), 8), Field("history", "tokens", (5,), 6))
+    return Dataset(
+        "ratings", (6,), 4, tuple("abcd"), split, split, split, Normalization(dtype="int32"), None,
+        "", inputs=Inputs(fields),
+    )  # fmt: skip
+
+
+FOR_RATINGS = {"dlrm", "history_autoencoder", "matrix_factorization", "neumf", "two_tower"}
+NOT_FOR_VALUES = FOR_TEXTS_ALONE | FOR_RATINGS
+
+
 @pytest.mark.parametrize(
-    "name", [n for n in choices("arch") if n not in {*FOR_TEXTS_ALONE, *OF_TASKS}]
+    "name", [n for n in choices("arch") if n not in {*NOT_FOR_VALUES, *OF_TASKS}]
 )
 def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
     check_arch(name, images, tmp_path)
@@ -145,6 +164,11 @@ def test_arch_of_texts(name: str, texts: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(OF_TASKS))
 def test_arch_of_a_task(name: str, tmp_path: Path) -> None:
     check_arch(name, OF_TASKS[name](), tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(FOR_RATINGS))
+def test_arch_of_ratings(name: str, ratings: Dataset, tmp_path: Path) -> None:
+    check_arch(name, ratings, tmp_path)
 
 
 def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
@@ -178,6 +202,11 @@ def saved_and_loaded(model: keras.Model, folder: Path) -> keras.Model:
 def test_opt(name: str, tmp_path: Path) -> None:
     tiny = [*TINY_CNN, *TINY[2:]] if name in NEEDS_CONVOLUTIONS else TINY
     arch = ["arch=rnn", "arch.units=[8]", *TINY[2:]] if name == "adaptive_time" else tiny
+    if name in NEEDS_EMBEDDINGS:
+        texts = ["data=text_csv", f"data.path={text_csv(tmp_path)}", "data.text.length=4"]
+        arch = ["arch=bag_of_embeddings", *texts, *TINY[2:]]
+        tmp_path = tmp_path / "run"
+        tmp_path.mkdir()
     cfg = compose([f"opt={name}", *arch, *opt_needs(name)])
     result = experiment.run(
         cfg, tmp_path, allow=(), command=["test"], messages=Console(quiet=True), quiet=True
@@ -276,6 +305,7 @@ def imdb_folders(folder: Path) -> Path:
 
 
 DATA_WRITERS = {
+    "ratings": write_ratings,
     "imdb": imdb_folders,
     "text_csv": text_csv,
     "mnist": idx_files,
@@ -312,7 +342,7 @@ def test_data(name: str, tmp_path: Path, no_network: None) -> None:
     if data.task.is_classification:
         assert data.classes == len(data.class_names)
         assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
-    again = build(cfg.data, allow=(), where="data", seed=0)
+    again = load_data(cfg, ())
     assert data.fingerprint == again.fingerprint
 
 
@@ -338,7 +368,7 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRESETS_OF_A_FILE = (
     "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
-    "lora_shifted", "keywords_ds_cnn", "keywords_gru",
+    "lora_shifted", "keywords_ds_cnn", "keywords_gru", "ml100k",
 )  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 

@@ -10,7 +10,7 @@ from typing import Any
 from netopt_cli.arguments import Parser, add_allow
 from netopt_cli.errors import EXIT_OK, InputError, did_you_mean
 
-HELP = "Say what an exported network makes of a sentence, an image, a recording, …"
+HELP = "Say what an exported network makes of a sentence, an image, a recording, a user, …"
 _EPILOG = """\
 The network is the LiteRT file of the last stage. Its folder, with model.tflite and predict.json, is
 all that is needed: it can be copied and named in place of the run.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     samples = bundle.reader.read(values)
     x = bundle.normalization.numpy(np.stack([sample for _, sample in samples]))
     (outputs,) = runner.logits([x])
-    said = bundle.task.decoded(outputs, bundle.names)
+    said = bundle.task.told(x, outputs, bundle.names)
     for (name, _), each in zip(samples, said, strict=True):
         print(json.dumps({"input": name, **each}) if arguments.json else _line(name, each))
     return EXIT_OK

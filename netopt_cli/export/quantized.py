@@ -22,6 +22,8 @@ from netopt_cli.errors import RunError
 from netopt_cli.export.flatbuffer import read, write
 from netopt_cli.export.kernel_ops import kernel_ops
 from netopt_cli.export.ranges import Range, activation_ranges
+from netopt_cli.export.row_tables import with_integer_rows
+from netopt_cli.graph.quantizers import embeddings
 from netopt_cli.graph.schemes import ARITHMETIC, WEIGHT_BITS, weight_bits
 
 _ANY = ".*"
@@ -46,8 +48,12 @@ def quantize_file(
     """
     rules = _rules(recipe)
     bits = weight_bits(model, recipe.scheme, recipe.weight_bits)
-    for path, ops in kernel_ops(content, model).items() if recipe.weight_bits else ():
-        if path not in recipe.weight_bits:
+    is_integer = ARITHMETIC[recipe.scheme] == "integer"
+    tables = [] if is_integer else [p for p in embeddings(model) if bits[p] <= 8]
+    found = kernel_ops(content, model) if recipe.weight_bits or tables else {}
+    looked_up = {op.output for path in tables for op in found[path] if op.operation == "GATHER"}
+    for path, ops in found.items():
+        if path not in recipe.weight_bits or path in tables:
             continue
         if not ops:
             raise RunError(
@@ -64,6 +70,8 @@ def quantize_file(
         statistics = _statistics(content, ranges)
     result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     quantized = _inlined(bytes(result.quantized_model))
+    if looked_up:
+        quantized = with_integer_rows(quantized, looked_up)
     _refuse_unloadable(quantized, recipe)
     return quantized
 

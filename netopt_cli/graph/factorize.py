@@ -51,6 +51,7 @@ def _factors(f: Factorization, taken: set[str]) -> list[tuple[keras.Layer, np.nd
         "channel": _channel_factors,
         "spatial": _spatial_factors,
         "tucker": _tucker_factors,
+        "rows": _row_factors,
     }
     return makers[f.kind](f.layer, f.ranks, taken)
 
@@ -83,6 +84,17 @@ def _dense_factors(layer: keras.Layer, ranks: tuple[int, ...], taken: set[str]) 
         (basis, first.reshape(*[sizes[label] for label in summed], rank)),
         (last, second.reshape(rank, *[sizes[label] for label in new])),
     ]
+
+
+def _row_factors(layer: keras.Layer, ranks: tuple[int, ...], taken: set[str]) -> _Factors:
+    """Thin rows that are looked up, then the way back to their width."""
+    (rank,) = ranks
+    first, second = split(layer.embeddings.numpy(), rank)  # (rows, r), (r, width)
+    basis = plain_copy(layer, name=unused_name(f"{layer.name}_basis", taken), output_dim=rank)
+    last = keras.layers.Dense(
+        second.shape[1], use_bias=False, dtype=layer.dtype_policy, name=layer.name
+    )
+    return [(basis, first), (last, second)]
 
 
 def _channel_factors(layer: keras.Layer, ranks: tuple[int, ...], taken: set[str]) -> _Factors:

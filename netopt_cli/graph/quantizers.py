@@ -45,6 +45,12 @@ def owners(model: keras.Model) -> dict[str, keras.Layer | None]:
     return {path: by_variable.get(id(variable)) for path, variable in kernels(model).items()}
 
 
+def embeddings(model: keras.Model) -> list[str]:
+    """Returns the paths of the kernels whose rows are looked up."""
+    owner = owners(model)
+    return [path for path in owner if isinstance(owner[path], keras.layers.Embedding)]
+
+
 def quantize_symmetric(
     kernel: np.ndarray, bits: int, axes: Sequence[int] | None = None
 ) -> np.ndarray:

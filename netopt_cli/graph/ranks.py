@@ -39,7 +39,8 @@ class Factorization:
     """What one layer becomes.
 
     Attributes:
-        kind: `svd` (dense layers), `channel`, `spatial` or `tucker` (convolutions).
+        kind: `svd` (dense layers), `channel`, `spatial` or `tucker` (convolutions), `rows`
+            (embeddings).
         ranks: One, or for `tucker` those of the input and of the output channels.
         energy: Fraction of the kernel's squared norm that is kept; for `tucker`, at least that.
         macs: Multiply-accumulates over all calls, before and after.
@@ -67,6 +68,7 @@ def choose_factorizations(
     rank_by: RankBy,
     amount: float,
     convolution: Decomposition = "auto",
+    embeddings: float | None = None,
     exclude: Sequence[str] = (),
     damage_of: Callable[[keras.Layer], Damage] = lambda layer: energy_damage,
 ) -> tuple[list[Factorization], list[str]]:
@@ -87,6 +89,8 @@ def choose_factorizations(
             arXiv:1405.3866). `tucker`: 1×1, the kernel on fewer channels, 1×1 (Kim et al., 2016,
             arXiv:1511.06530). One that a layer cannot have, as `spatial` for a 1×1 kernel, falls
             back to `channel`.
+        embeddings: Fraction of its full rank that each embedding keeps, where that has fewer
+            weights; a product more for each look-up. None leaves them alone.
         exclude: Patterns of layer names to leave alone.
         damage_of: What a layer's lost energy costs, for `macs`; by default `energy_damage` of each.
 
@@ -101,7 +105,8 @@ def choose_factorizations(
     candidates: list[tuple[keras.Layer, list[_Form]]] = []
     left: list[tuple[str, str]] = []
     multiplying = _unique(layer for layer in layers(model) if macs(layer, its_calls[id(layer)]))
-    names = [layer.name for layer in multiplying]
+    tables = [one for one in _unique(layers(model)) if type(one) is keras.layers.Embedding]
+    names = [layer.name for layer in (*multiplying, *(tables if embeddings else ()))]
     require_matches(names, exclude, where="opt.lowrank.exclude")
     for layer in multiplying:
         reason = "excluded" if matches(layer.name, exclude) else unsupported(layer)
@@ -109,14 +114,20 @@ def choose_factorizations(
             left.append((layer.name, reason))
         else:
             candidates.append((layer, _forms(layer, its_calls[id(layer)], convolution)))
-    if not candidates:
+    thinner = [
+        _thinner(table, its_calls[id(table)], embeddings)
+        for table in tables
+        if embeddings and not matches(table.name, exclude)
+    ]
+    of_tables = [found for found in thinner if found is not None]
+    if not (candidates or of_tables):
         raise InputError(
             f"opt.lowrank finds no layer to factorize in '{model.name}': "
             f"{'; '.join(left_lines(left)) or 'it has no dense layer or convolution'}"
         )
 
     chosen: dict[int, Factorization]
-    if rank_by == "macs":
+    if rank_by == "macs" and candidates:
         total = sum(macs(layer, its_calls[id(layer)]) for layer in multiplying)
         chosen = _within_budget(candidates, damage_of, total, amount)
         reason = "the budget is met without them"
@@ -128,7 +139,23 @@ def choose_factorizations(
                 chosen[id(layer)] = best
         reason = f"{rank_by} {amount:g} would not lower both MACs and weights"
     left += [(layer.name, reason) for layer, _ in candidates if id(layer) not in chosen]
-    return [chosen[id(layer)] for layer in multiplying if id(layer) in chosen], left_lines(left)
+    found = [chosen[id(layer)] for layer in multiplying if id(layer) in chosen]
+    return [*of_tables, *found], left_lines(left)
+
+
+def _thinner(
+    table: keras.layers.Embedding, its_calls: list[Call], ratio: float
+) -> Factorization | None:
+    """An embedding of so much of its full rank; None where it would not be smaller."""
+    weights = table.embeddings.numpy()
+    rows, width = weights.shape
+    rank = max(1, round(ratio * min(rows, width)))
+    if rank * (rows + width) >= rows * width:
+        return None
+    look_ups = sum(math.prod(call.outputs[0][:-1]) for call in its_calls)
+    energy = float(1.0 - tail_of(weights)[rank])
+    params = (rows * width, rank * (rows + width))
+    return Factorization(table, "rows", (rank,), energy, (0, look_ups * rank * width), params)
 
 
 def energy_damage(lost: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@
     weight_int8    8 bits           float: weights are widened, the arithmetic is float
     weight_int4    4 bits           the same
 
-Integer weights are symmetric with a scale for each output channel. What has no kernel for 4 bits
-(depthwise and transposed convolutions) has 8 under the schemes of 4.
+Integer weights are symmetric with a scale for each output channel, or each row of an embedding.
+What has no kernel for 4 bits (depthwise and transposed convolutions, embeddings among float
+activations) has 8 under the schemes of 4.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def _possible_bits(
 ) -> int:
     if isinstance(owner, _FLOAT_ONLY):
         return 32
-    # An embedding is a gather, which only the integer schemes quantize.
+    # Rows that are looked up have 8 bits at least: see `export.row_tables`.
     if isinstance(owner, keras.layers.Embedding) and ARITHMETIC[scheme] != "integer":
-        return 32
+        return max(bits, 8) if bits < 16 else 32
     if isinstance(owner, _AT_LEAST_8) or variable.name == "depthwise_kernel":
         return max(bits, 8)
     return bits

@@ -1,4 +1,4 @@
-"""Low-rank factorization of dense layers and convolutions."""
+"""Low-rank factorization of dense layers, convolutions and embeddings."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ class LowRank:
         amount: See `rank_by`.
         convolution: `channel` (k×k to fewer channels, then 1×1), `spatial` (k×1, then 1×k),
             `tucker` (1×1, k×k, 1×1), or `auto`: the best for each layer.
+        embeddings: Fraction of its full rank that each embedding keeps, where that saves weights:
+            thin rows are looked up and widened by a dense layer, a product more for each look-up
+            (Lan et al., "ALBERT", 2020). None leaves embeddings alone.
         epochs: Epochs of the fine-tuning; 0 does without.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
         spread: What a rank costs with `macs`: the `energy` of the kernel that goes with it, or, for
@@ -57,6 +60,7 @@ class LowRank:
     rank_by: RankBy = "macs"
     amount: Annotated[float, Field(gt=0, le=1)] = 0.5
     convolution: Decomposition = "auto"
+    embeddings: Annotated[float, Field(gt=0, lt=1)] | None = None
     epochs: Annotated[int, Field(ge=0)] = 3
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     spread: Literal["energy", "sensitivity"] = "energy"
@@ -100,6 +104,7 @@ class LowRank:
             rank_by=self.rank_by,
             amount=self.amount,
             convolution=self.convolution,
+            embeddings=self.embeddings,
             exclude=self.exclude,
             damage_of=damage_of,
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -117,6 +117,13 @@ class Anomaly(Task):
             "auroc": float(roc_auc_score(labels, losses)),
             "pauc": float(roc_auc_score(labels, losses, max_fpr=LOW_RATE)),
         }
+
+    def told(
+        self, x: np.ndarray, outputs: np.ndarray, names: Sequence[str]
+    ) -> list[Mapping[str, Any]]:
+        """The mean squared error of each sample, which is larger of an anomaly."""
+        errors = np.square(x - outputs.reshape(x.shape)).reshape(len(x), -1).mean(axis=1)
+        return [{"error": float(f"{error:.6g}")} for error in errors]
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:

@@ -29,9 +29,8 @@ def test_bits_of_a_scheme(model, scheme):
     bits = weight_bits(model, scheme)
     assert bits["conv/kernel"] == bits["logits/kernel"] == WEIGHT_BITS[scheme]
     assert bits["depthwise/kernel"] == bits["transposed/kernel"] == max(8, WEIGHT_BITS[scheme])
-    assert bits["embedding/embeddings"] == (
-        WEIGHT_BITS[scheme] if ARITHMETIC[scheme] == "integer" else 32
-    )
+    of_rows = {"float16": 32, "weight_int4": 8, "dynamic_int4": 8}
+    assert bits["embedding/embeddings"] == of_rows.get(scheme, WEIGHT_BITS[scheme])
 
 
 def test_other_bits_where_they_are_possible(model):
