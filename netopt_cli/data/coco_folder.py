@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
-from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.errors import DataError, did_you_mean
 from netopt_cli.image_header import check_image
@@ -39,7 +38,6 @@ def load(
     validation_fraction: Fraction = 0.1,
     test_fraction: Fraction = 0.2,
     normalize: NormalizeRule = "auto",
-    augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = DETECTION,
 ) -> Dataset:
@@ -93,7 +91,6 @@ def load(
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         normalize=normalize,
-        augment=augment,
         train_limit=train_limit,
         task=task,
     )
