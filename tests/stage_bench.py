@@ -33,7 +33,7 @@ class Bench:
         self.is_first = is_first
         self.notes: list[str] = []
         self.results: list[FitResult] = []
-        self.trained_on: list[tuple[Dataset, Dataset]] = []
+        self.used: list[tuple[Dataset, Dataset]] = []
         self.restarts: list[bool] = []
         self.weight_decays: list[float | None] = []
 
@@ -55,7 +55,7 @@ class Bench:
         )  # fmt: skip
         kept = [keep(network.model) for keep in network.keeps]
         self.restarts.append(restart)
-        self.trained_on.append((data or self.data, control_data or data or self.control_data))
+        self.used.append((data or self.data, control_data or data or self.control_data))
         self.weight_decays.append(weight_decay)
         self.results.append(
             fit(

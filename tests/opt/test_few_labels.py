@@ -67,7 +67,7 @@ def test_the_control_has_the_labelled_samples_alone_and_as_many_steps(
 ) -> None:
     bench = Bench(data, epochs=1)
     apply(STAGES[name], bench.fresh(), bench)
-    own, of_control = bench.trained_on[0]
+    own, of_control = bench.used[0]
     labeled = {x.tobytes() for x in data.train.x}
     assert {x.tobytes() for x in of_control.train.x} == labeled
     assert len(own.train) == len(of_control.train) > len(data.train)
