@@ -160,10 +160,13 @@ def test_without_a_path_keras_is_asked(
     [
         ["arch=bag_of_embeddings", "data.text.word_ngrams=2", "opt=[prune,quantize]",
          "opt.prune.epochs=1"],
-        ["arch=text_cnn", "arch.width=8", "arch.filters=6", "opt=[structured,quantize]",
-         "opt.structured.epochs=1", "opt.structured.ratio=0.3"],
-        ["arch=transformer", "arch.width=16", "arch.depth=1", "arch.heads=4",
-         "opt=[structured,lowrank,quantize]", "opt.structured.epochs=1", "opt.lowrank.epochs=1"],
+        pytest.param(
+            ["arch=text_cnn", "arch.width=8", "arch.filters=6", "opt=[structured,quantize]",
+             "opt.structured.epochs=1", "opt.structured.ratio=0.3"], marks=pytest.mark.slow),
+        pytest.param(
+            ["arch=transformer", "arch.width=16", "arch.depth=1", "arch.heads=4",
+             "opt=[structured,lowrank,quantize]", "opt.structured.epochs=1",
+             "opt.lowrank.epochs=1"], marks=pytest.mark.slow),
         ["arch=rnn", "arch.cell=gru", "arch.units=[8]", "arch.width=8",
          "opt=[distill,structured,quantize]", "arch@opt.distill.teacher=transformer",
          "opt.distill.epochs=1", "opt.distill.teacher_epochs=1", "opt.structured.epochs=1"],
