@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from netopt_cli.augment import AugmentOptions, augmentation
-from netopt_cli.dataset import ArraySource, Augment, Dataset, Normalization, Source
+from netopt_cli.dataset import NO_LABEL, ArraySource, Augment, Dataset, Normalization, Source
 from netopt_cli.errors import DataError
 from netopt_cli.inputs import VALUES, Inputs
 from netopt_cli.sample_reader import SampleReader, default_reader
@@ -50,6 +51,7 @@ def assemble(
     channel_axes: int = 1,
     augment: AugmentOptions | Augment | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
     inputs: Inputs = VALUES,
     reader: SampleReader | None = None,
@@ -74,6 +76,8 @@ def assemble(
         augment: The arguments of `augment.augmentation`, or an augmentation of the loader's own;
             for images (and spectra) only.
         train_limit: Keeps that many training samples (stratified, by `seed`).
+        labels_per_class: The label budget: so many training samples of each class (by `seed`) are
+            `train`, the others `unlabeled`. Normalization goes by all of them.
         task: What is to be learned; it says what labels look like, and splits are stratified as it
             says.
         inputs: What the values of a sample are. Tokens and ids come as int32.
@@ -110,6 +114,17 @@ def assemble(
         _require_every_class(sources["train"], outputs.names)
     if train_limit is not None:
         sources["train"] = _limited(sources["train"], train_limit, outputs.count, seed, task)
+    normalization = _normalization(sources["train"], normalize, channel_axes, inputs)
+    unlabeled = hidden_labels = None
+    if labels_per_class is not None:
+        if not task.is_classification:
+            raise DataError(
+                f"labels_per_class needs one class a sample. Received: task={task.name}"
+            )
+        sources["train"], others = _within_budget(
+            sources["train"], labels_per_class, outputs.names, seed
+        )
+        unlabeled, hidden_labels = replace(others, y=np.full_like(others.y, NO_LABEL)), others.y
     sources = task.prepared(sources, seed)
     shape = sources["train"].shape
     augment_batch = augment if callable(augment) else augmentation(**(augment or {}))
@@ -126,12 +141,14 @@ def assemble(
         train=sources["train"],
         validation=sources["validation"],
         test=sources["test"],
-        normalization=_normalization(sources["train"], normalize, channel_axes, inputs),
+        normalization=normalization,
         augment=augment_batch,
         fingerprint=fingerprint or hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         task=task.fitted(sources["train"]),
         inputs=inputs,
         reader=reader or default_reader(shape, sources["train"].dtype),
+        unlabeled=unlabeled,
+        hidden_labels=hidden_labels,
     )
 
 
@@ -237,6 +254,30 @@ def _limited(source: Source, train_limit: int, classes: int, seed: int, task: Ta
     return source.take(stratified_choice(task.strata(source.y), train_limit, seed))
 
 
+def _within_budget(
+    source: Source, labels_per_class: int, names: Sequence[str], seed: int
+) -> tuple[Source, Source]:
+    """Returns so many samples of each class, and the others."""
+    generator = np.random.default_rng([seed, 4])
+    chosen = []
+    for label, name in enumerate(names):
+        members = np.flatnonzero(source.y == label)
+        if len(members) < labels_per_class:
+            raise DataError(
+                f"labels_per_class={labels_per_class} is more than class '{name}' has in the "
+                f"training split: {len(members)}"
+            )
+        chosen.append(generator.permutation(members)[:labels_per_class])
+    labeled = np.sort(np.concatenate(chosen))
+    rest = np.setdiff1d(np.arange(len(source)), labeled, assume_unique=True)
+    if len(rest) == 0:
+        raise DataError(
+            f"labels_per_class={labels_per_class} leaves no sample without a label: it is all that "
+            "the training split has. Use labels_per_class=null"
+        )
+    return source.take(labeled), source.take(rest)
+
+
 def _checked(split: str, given: Split, task: Task) -> Source:
     if isinstance(given, tuple):
         x, y = _samples(split, np.asarray(given[0])), task.labels(split, np.asarray(given[1]))
@@ -245,7 +286,11 @@ def _checked(split: str, given: Split, task: Task) -> Source:
                 f"The {split} split needs one label a sample. "
                 f"Received: {len(x)} samples and {len(y)} labels."
             )
-        given = ArraySource(x, y)
+        return _not_empty(split, ArraySource(x, y))
+    return replace(_not_empty(split, given), y=task.labels(split, given.y))
+
+
+def _not_empty(split: str, given: Source) -> Source:
     if len(given) == 0:
         raise DataError(f"The {split} split is empty.")
     return given

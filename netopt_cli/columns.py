@@ -54,6 +54,7 @@ LATENCY_RATIO = "latency_ratio"
 same on a machine twice as slow. Computed where it is needed; in no table of a run."""
 
 FIGURES = {
+    "labels": Column("labels", count_text),
     "loss": Column("loss", _number),
     "params": Column("params", count_text),
     "trainable_params": Column("trained", count_text),

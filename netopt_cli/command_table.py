@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "predict": Command(
         "netopt_cli.commands.predict",
-        "Say what an exported network makes of a sentence, an image, a recording, …",
+        "Say what an exported network makes of a sentence, an image, a recording, a user, …",
     ),
     "launch": Command(
         "netopt_cli.commands.launch",

@@ -18,6 +18,7 @@ from netopt_cli.errors import InputError
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
     from netopt_cli.dataset import Dataset
@@ -39,7 +40,8 @@ class Forward:
 
     Attributes:
         x: float32 (batch, *shape), as the network got it.
-        y: float32 (batch, classes), a distribution; or what the task has as targets.
+        y: float32 (batch, classes), a distribution, zeros for a sample that has no label; or what
+            the task has as targets.
         logits: float32 (batch, classes), or the outputs of another task.
         taps: The values of the modifier's own `taps`.
         seed: int32 (2,), different for each step, replica and modifier.
@@ -59,7 +61,8 @@ class Modifier:
     Attributes:
         name: Shown in the log.
         transform_batch: (x, y, seed) -> (x, y), in the graph, before the forward pass. `x` is
-            float32 (batch, *shape), normalized; `y` is float32 (batch, classes), a distribution;
+            float32 (batch, *shape), normalized; `y` is float32 (batch, classes), a distribution,
+            or zeros for a sample that has no label; the batch that is returned may be longer;
             `seed` is int32 (2,), different for each step, replica and modifier: use stateless ops.
         extra_loss: (forward) -> scalar, the mean over the batch, added to the task loss.
         taps: Tensors of the functional model whose values `extra_loss` looks at, as the output of
@@ -247,6 +250,12 @@ class Context(Protocol):
     def data(self) -> Dataset: ...
 
     @property
+    def control_data(self) -> Dataset:
+        """What controls train on: the run's data, but where stages have chosen the samples that
+        were labelled, as many that were drawn at random."""
+        ...
+
+    @property
     def seed(self) -> int: ...
 
     @property
@@ -269,6 +278,7 @@ class Context(Protocol):
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
         data: Dataset | None = None,
+        control_data: Dataset | None = None,
     ) -> Network:
         """Trains `network` and returns it; `network.keeps` join the modifiers by themselves.
 
@@ -278,7 +288,14 @@ class Context(Protocol):
             restart: Says that the weights are new: the equal-budget control starts anew too.
             data: What to train on in place of the run's data, which it is made of; so does the
                 equal-budget control.
+            control_data: What the control trains on instead, where the stage's choice of samples,
+                or what it does without labels, is what it gains by.
         """
+        ...
+
+    def buy_labels(self, indices: np.ndarray) -> None:
+        """Has the samples of `data.unlabeled` with these indices labelled, which the column
+        `labels` counts: from now on they are in `data.train`, for later stages too."""
         ...
 
     def build(self, arch: ArchBuilder) -> Network:
@@ -310,7 +327,8 @@ class Context(Protocol):
 
     def evaluate(self, model: keras.Model) -> float:
         """How well a Keras model does on the validation split: the figure of the task that counts,
-        accuracy of a classification; minus it, where lower is better."""
+        accuracy of a classification; minus it, where lower is better; minus the loss, where the
+        split does not have that figure."""
         ...
 
     def note(self, message: str) -> None:
@@ -329,6 +347,7 @@ class Preflight:
         is_first: Whether no stage before it trains.
         build: Builds another network for the run's data.
         made_by: The stage that gave the network each of its properties.
+        unlabeled: How many training samples of the run have no label (`Dataset.unlabeled`).
     """
 
     stage: str
@@ -336,6 +355,7 @@ class Preflight:
     is_first: bool
     build: Callable[[ArchBuilder], Network]
     made_by: Mapping[Property, str] = field(default_factory=dict)
+    unlabeled: int = 0
 
     def refuse_after(self, given: Property, reason: str) -> None:
         """Refuses an order of stages that would destroy what an earlier one made.

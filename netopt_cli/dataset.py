@@ -9,9 +9,10 @@ TensorFlow is imported when a tensor is asked for, not before.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(x, seed) -> x in the graph: x float32 (batch, h, w, c), normalized; seed int32 (2,)."""
+
+NO_LABEL = -1
+"""Stands for the label of a sample that has none; `tf.one_hot` makes zeros of it, which the task's
+loss and accuracy leave out."""
+
+
+_BATCH = 500
+_BATCH_VALUES = 2**21
+"""Of a batch of large samples: 512 images of 64×64 pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,10 @@ class ArraySource:
     def take(self, indices: np.ndarray) -> ArraySource:
         return ArraySource(self.x[indices], self.y[indices])
 
+    def groups(self, indices: np.ndarray, y: np.ndarray) -> ArraySource:
+        """Samples made of several: of indices (n, k) their x is (n, k, *shape)."""
+        return ArraySource(self.x[indices], y)
+
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields raw (x, y) in order; the last batch may be short."""
         for start in range(0, len(self), batch_size):
@@ -78,7 +92,7 @@ class FileSource:
 
     Attributes:
         paths: (n,) str, absolute.
-        y: (n,) int32.
+        y: (n, …), labels as the task keeps them.
         image_shape: (height, width, channels) that every image is brought to; 1 or 3 channels.
     """
 
@@ -100,6 +114,11 @@ class FileSource:
 
     def take(self, indices: np.ndarray) -> FileSource:
         return FileSource(self.paths[indices], self.y[indices], self.image_shape)
+
+    def groups(self, indices: np.ndarray, y: np.ndarray) -> ArraySource:
+        """See `ArraySource.groups`; all images are read into memory."""
+        x = np.concatenate([x for x, _ in self.batches(_BATCH)])
+        return ArraySource(x[indices], y)
 
     def decode(self, path: tf.Tensor) -> tf.Tensor:
         """Reads one image in the graph: scalar string -> uint8 `image_shape`."""
@@ -169,6 +188,20 @@ class FileSource:
 Source = ArraySource | FileSource
 
 
+def fitting_batch(shape: tuple[int, ...], most: int) -> int:
+    """Samples that are looked at together: fewer than `most` where they are large."""
+    return max(1, min(most, _BATCH_VALUES // math.prod(shape)))
+
+
+def joined(first: Source, second: Source) -> Source:
+    """The samples of two sources that are alike, as one."""
+    y = np.concatenate([first.y, second.y])
+    if isinstance(first, ArraySource) and isinstance(second, ArraySource):
+        return ArraySource(np.concatenate([first.x, second.x]), y)
+    assert isinstance(first, FileSource) and isinstance(second, FileSource)
+    return replace(first, paths=np.concatenate([first.paths, second.paths]), y=y)
+
+
 @dataclass(frozen=True, eq=False)
 class Normalization:
     """x_float = (float32(x) - subtract) * multiply, broadcast on the last axes.
@@ -217,6 +250,9 @@ class Dataset:
         inputs: What the values of a sample are.
         notes: What is to be said of how it was read.
         reader: What makes a sample of what a person has, for `netopt predict`.
+        unlabeled: What is left of the training samples under a label budget, their labels
+            `NO_LABEL`; None without a budget.
+        hidden_labels: Those that they have, (n,) int32, for `with_labels_of` alone.
     """
 
     name: str
@@ -233,6 +269,25 @@ class Dataset:
     inputs: Inputs = field(default_factory=Inputs)
     notes: tuple[str, ...] = ()
     reader: SampleReader | None = None
+    unlabeled: Source | None = None
+    hidden_labels: np.ndarray | None = None
+
+    @property
+    def unlabeled_count(self) -> int:
+        return 0 if self.unlabeled is None else len(self.unlabeled)
+
+    def with_labels_of(self, indices: np.ndarray) -> Dataset:
+        """Returns the data with these of the `unlabeled` samples moved to `train`, labelled. For
+        the run alone, which counts labels (`Trainings.buy_labels`)."""
+        assert self.unlabeled is not None and self.hidden_labels is not None
+        rest = np.setdiff1d(np.arange(len(self.unlabeled)), indices)
+        bought = replace(self.unlabeled.take(indices), y=self.hidden_labels[indices])
+        return replace(
+            self,
+            train=joined(self.train, bought),
+            unlabeled=self.unlabeled.take(rest),
+            hidden_labels=self.hidden_labels[rest],
+        )
 
     def normalized_batches(
         self, source: Source, batch_size: int

@@ -27,6 +27,8 @@ class Field:
             is padding at the end and 1 unknown; `ids` are numbers of things, from 0.
         shape: Of the part alone.
         vocabulary: How many different tokens or ids there are.
+        ngrams_from: Of tokens, the first number that stands for an n-gram, which has no place in
+            the order of the others; 0: there are none.
         multiply: What whole-numbered values are multiplied with, where others are beside them.
     """
 
@@ -34,6 +36,7 @@ class Field:
     kind: Kind
     shape: tuple[int, ...]
     vocabulary: int = 0
+    ngrams_from: int = 0
     multiply: float = 1.0
 
     @property

@@ -139,6 +139,7 @@ class Measuring:
             "trainable_params": trainer.trainable_params,
             "train_seconds": round(trainer.seconds, 3),
             "trained_by": "earlier run" if "taken over" in trainer.origins else "",
+            "labels": self._trainings.labels,
         }
 
     def _measure_exports(

@@ -13,14 +13,26 @@ from netopt_cli.errors import ArchError
 def build_network(arch: ArchBuilder, data: Dataset) -> Network:
     """Builds the network of an arch with new weights.
 
-    An arch that takes `inputs` gets them; any other is for plain values.
+    An arch that takes `inputs` gets them; any other is for plain values. One that takes `anchors`
+    is for tasks about boxes.
 
     Raises:
         ArchError: It cannot be built for samples like these.
     """
     called: Any = getattr(arch, "target", arch)
-    if "inputs" in inspect.signature(called).parameters:
+    parameters = inspect.signature(called).parameters
+    if "inputs" in parameters:
         return Network(arch(shape=data.shape, classes=data.classes, inputs=data.inputs))
+    anchors = data.task.anchors
+    if ("anchors" in parameters) != (anchors is not None):
+        name = called.__module__.rpartition(".")[2]
+        raise ArchError(
+            f"{name} does not say where boxes are. For task={data.task.name} use arch=ssd"
+            if anchors
+            else f"{name} is for task=detection. Received: task={data.task.name}"
+        )
+    if anchors is not None:
+        return Network(arch(shape=data.shape, classes=data.classes, anchors=anchors))
     if not data.inputs.are_values:
         raise ArchError(
             f"{called.__module__.rpartition('.')[2]} needs samples of values. Received: "

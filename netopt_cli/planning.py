@@ -93,7 +93,8 @@ def outlooks(
             yield Outlook(name, network, is_planned=False)
             continue
         try:
-            network = stage.plan(Preflight(name, network, index == 0, build, made_by))
+            unlabeled = data.unlabeled_count
+            network = stage.plan(Preflight(name, network, index == 0, build, made_by, unlabeled))
         except InputError as error:
             yield Outlook(name, network, is_planned=True, problem=error)
             continue

@@ -196,9 +196,10 @@ def _closing(record: Record) -> Iterator[None]:
 def _introduce(parts: Parts) -> None:
     network, data = parts.network, parts.data
     shape = "x".join(map(str, data.shape))
+    rest = f", {data.unlabeled_count:,} without label" if data.unlabeled is not None else ""
     parts.reporter.say(
         f"{network.model.name} ({count_text(network.model.count_params())} parameters) on "
-        f"{data.name} ({shape}, {_outputs_text(data)}; {len(data.train):,} train, "
+        f"{data.name} ({shape}, {_outputs_text(data)}; {len(data.train):,} train{rest}, "
         f"{len(data.validation):,} validation, {len(data.test):,} test); "
         f"stages: {', '.join(parts.stages) or 'none'}"
     )
@@ -229,6 +230,7 @@ def _describe(data: Dataset) -> dict[str, Any]:
         "inputs": data.inputs.describe(),
         "classes": data.classes,
         "train": len(data.train),
+        "unlabeled": data.unlabeled_count,
         "validation": len(data.validation),
         "test": len(data.test),
         "notes": list(data.notes),

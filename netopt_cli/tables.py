@@ -14,6 +14,7 @@ COLUMNS = (
     "stage",
     "role",
     "seed",
+    "labels",
     "accuracy",
     "loss",
     "params",
@@ -33,7 +34,8 @@ COLUMNS = (
     "control",
     "metric",
 )
-"""The columns of metrics.csv, of a run that classifies. `trained_by` says where a training was
+"""The columns of metrics.csv, of a run that classifies. `labels` counts the training samples whose
+labels the run had used by then, where it has a label budget; `trained_by` says where a training was
 taken over from; `control` names the row that this one is to be compared with; `metric` is the
 column that counts."""
 
@@ -140,7 +142,14 @@ def cells(rows: list[Row]) -> dict[str, list[str]]:
             return ""
         return metric.bare(row[name] - control[name], "+")
 
-    return texts({"stage": row_name, metric.title: score(name), "change": change, **_COLUMNS}, rows)
+    shown = {"stage": row_name, "labels": _labels, metric.title: score(name), "change": change}
+    if not any(map(_labels, rows)):
+        del shown["labels"]
+    return texts(shown | _COLUMNS, rows)
+
+
+def _labels(row: Row) -> str:
+    return "" if row.get("labels") is None else count_text(row["labels"])
 
 
 def terminal(rows: list[Row], title: str, width: int) -> Table:

@@ -21,6 +21,7 @@ from netopt_cli.metrics import metric_named
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from netopt_cli.boxes import Anchors
     from netopt_cli.dataset import Source
 
 Sources = dict[str, "Source"]
@@ -65,6 +66,11 @@ class Task(ABC):
     def protocol(self) -> str:
         """How it is evaluated, where there are several ways whose figures do not compare."""
         return ""
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """Where boxes are looked for, of a task about boxes: an arch is built for it."""
+        return None
 
     def rank(self, score: float) -> float:
         """The score, or what is the higher the better instead."""
@@ -117,6 +123,12 @@ class Task(ABC):
     def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """In the graph: (batch,), of targets and of outputs of any float type."""
 
+    def average(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """In the graph: the mean of values (batch,) over the samples that count."""
+        import tensorflow as tf
+
+        return tf.reduce_mean(values)
+
     def imitation(self, outputs: tf.Tensor, wanted: tf.Tensor, temperature: float) -> tf.Tensor:
         """In the graph: (batch,), how far outputs are from those of a teacher: the mean of the
         squared differences, unless a task knows better.
@@ -136,6 +148,10 @@ class Task(ABC):
 
         return tf.constant(np.nan)
 
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """(n, …): what `scores` needs of outputs (n, …), where that is less to hold of a split."""
+        return outputs
+
     @abstractmethod
     def scores(
         self, labels: np.ndarray, outputs: np.ndarray, losses: np.ndarray
@@ -144,7 +160,7 @@ class Task(ABC):
 
         Args:
             labels: As they are kept.
-            outputs: (n, …) float32.
+            outputs: (n, …) float32, or the `answers` of a task that has others.
             losses: (n,), of `losses`.
         """
 
@@ -152,7 +168,7 @@ class Task(ABC):
         """The fraction of samples of which two sets of outputs say the same, where that can be."""
         return None
 
-    def answers(
+    def told(
         self, x: np.ndarray, outputs: np.ndarray, names: Sequence[str]
     ) -> list[Mapping[str, Any]]:
         """What `netopt predict` says of normalized samples (n, *shape), with outputs (n, …)."""
@@ -193,6 +209,30 @@ def class_names(sources: Sources, names: Sequence[str] | None) -> tuple[str, ...
                 f"Received: {source.y.max()}."
             )
     return found
+
+
+def class_numbers(split: str, y: np.ndarray) -> np.ndarray:
+    """(n,) int32 of labels (n,), (n, 1), or one-hot (n, classes).
+
+    Raises:
+        DataError: They do not give each sample one class.
+    """
+    y = numbers(split, y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2:
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"The {split} labels of shape {y.shape} are not one-hot: every row must be "
+                "zeros and a single one."
+            )
+        y = y.argmax(axis=1)
+    if y.ndim != 1:
+        raise DataError(
+            f"The {split} labels must be (samples,) or one-hot (samples, classes). "
+            f"Received: shape {y.shape}."
+        )
+    return whole_numbers(split, y)
 
 
 def whole_numbers(split: str, y: np.ndarray, *, least: int = 0) -> np.ndarray:

@@ -49,6 +49,11 @@ class TextEncoder:
         """How many different tokens there are."""
         return self.tokenizer.get_vocab_size() + self.buckets
 
+    @property
+    def ngrams_from(self) -> int:
+        """The first number of an n-gram; 0 where there are none."""
+        return self.tokenizer.get_vocab_size() if self.buckets else 0
+
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Returns int32 (n, length)."""
         encoded = np.full((len(texts), self.length), PADDING, np.int32)

@@ -70,7 +70,8 @@ def assemble_texts(
     if not len(rest[0]):
         raise DataError("The train split is empty.")
     encoder = train_encoder(rest[0].tolist(), **text)
-    field = Field("text", "tokens", (encoder.length,), encoder.vocabulary)
+    shape, ngrams_from = (encoder.length,), encoder.ngrams_from
+    field = Field("text", "tokens", shape, encoder.vocabulary, ngrams_from)
     splits = [(encoder(x.tolist()), y) for x, y in (rest, validation, held_out)]
     return assemble(
         name,

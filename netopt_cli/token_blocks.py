@@ -11,18 +11,27 @@ from netopt_cli.errors import ArchError
 from netopt_cli.inputs import PADDING, Field, Inputs
 
 
-def text_field(inputs: Inputs, arch: str) -> Field:
+def text_field(inputs: Inputs, arch: str, *, in_order: bool = True) -> Field:
     """The field of a text.
 
+    Args:
+        in_order: Whether the order of the tokens matters to the arch.
+
     Raises:
-        ArchError: A sample is something else.
+        ArchError: A sample is something else, or has tokens without a place in the order.
     """
     if not inputs.is_text:
         raise ArchError(
             f"{arch} needs texts. Received: samples of {inputs.describe()}. Use data=text_csv, "
             "imdb or reuters, or another arch"
         )
-    return inputs.fields[0]
+    (field,) = inputs.fields
+    if in_order and field.ngrams_from:
+        raise ArchError(
+            f"{arch} reads tokens in their order, which n-grams have none of: leave "
+            "data.text.word_ngrams and character_ngrams out, or use arch=bag_of_embeddings"
+        )
+    return field
 
 
 def embedded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,7 +33,7 @@ class FitCall:
         epochs_run: Epochs that were run: fewer after early stopping.
         settles_at: See `Modifier`: the control chooses among the same epochs.
         restart: Whether it began with new weights.
-        data: What it was trained on, where that is not the run's data.
+        data: What the control is trained on.
     """
 
     epochs: int
@@ -40,7 +41,7 @@ class FitCall:
     learning_rate: float
     settles_at: float
     restart: bool
-    data: Dataset | None = None
+    data: Dataset
 
 
 class Trainings:
@@ -60,6 +61,7 @@ class Trainings:
     ) -> None:
         """Args: checkpoints: Where trainings are kept; None for several workers."""
         self.data = data
+        self.control_data = data
         self.seed = seed
         self.settings = settings
         self.record = record
@@ -69,6 +71,19 @@ class Trainings:
         self._arch = arch
         self._teachers: dict[str, keras.Model] = {}
         self._rewound: dict[int, list[np.ndarray]] = {}
+
+    @property
+    def labels(self) -> int | None:
+        """The training samples whose labels are known; None without a label budget."""
+        return None if self.data.unlabeled is None else len(self.data.train)
+
+    def buy_labels(self, indices: np.ndarray) -> None:
+        """Moves unlabelled samples to the training samples, and for controls as many at random."""
+        assert self.control_data.unlabeled is not None
+        generator = np.random.default_rng([self.seed, 5, len(self.data.train)])
+        drawn = generator.permutation(len(self.control_data.unlabeled))[: len(indices)]
+        self.data = self.data.with_labels_of(indices)
+        self.control_data = self.control_data.with_labels_of(drawn)
 
     def fresh(self) -> Network:
         """The run's arch with new weights: the same ones every time."""
@@ -206,6 +221,10 @@ class Trainer:
         return self._trainings.data
 
     @property
+    def control_data(self) -> Dataset:
+        return self._trainings.control_data
+
+    @property
     def seed(self) -> int:
         return self._trainings.seed
 
@@ -223,6 +242,7 @@ class Trainer:
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
         data: Dataset | None = None,
+        control_data: Dataset | None = None,
     ) -> Network:
         result = self._trainings.train(
             network,
@@ -242,10 +262,13 @@ class Trainer:
                 learning_rate=learning_rate or self._trainings.settings.learning_rate,
                 settles_at=max((m.settles_at for m in modifiers), default=0.0),
                 restart=restart,
-                data=data,
+                data=control_data or data or self.control_data,
             )
         )
         return network
+
+    def buy_labels(self, indices: np.ndarray) -> None:
+        self._trainings.buy_labels(indices)
 
     def repeat(self, network: Network, call: FitCall) -> None:
         """Trains the plain network in place as long as, and in the manner of, another training."""
@@ -293,8 +316,8 @@ class Trainer:
         return self._trainings.rewound(epochs, self)
 
     def evaluate(self, model: keras.Model) -> float:
-        _, score = Evaluator(model, self.data, self.data.validation)()
-        return self.data.task.rank(score)
+        loss, score = Evaluator(model, self.data, self.data.validation)()
+        return -loss if math.isnan(score) else self.data.task.rank(score)
 
     def note(self, message: str) -> None:
         self._trainings.reporter.say(f"  {message}")

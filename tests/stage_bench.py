@@ -27,11 +27,13 @@ class Bench:
 
     def __init__(self, data: Dataset, *, is_first: bool = True, epochs: int = 4) -> None:
         self.data = data
+        self.control_data = data
         self.seed = 0
         self.epochs = epochs
         self.is_first = is_first
         self.notes: list[str] = []
         self.results: list[FitResult] = []
+        self.used: list[tuple[Dataset, Dataset]] = []
         self.restarts: list[bool] = []
         self.weight_decays: list[float | None] = []
 
@@ -45,6 +47,7 @@ class Bench:
         modifiers: Sequence[Modifier] = (),
         restart: bool = False,
         data: Dataset | None = None,
+        control_data: Dataset | None = None,
     ) -> Network:
         settings = TrainSettings(
             epochs=epochs, batch_size=20, learning_rate=learning_rate or 0.01, steps_per_call=5,
@@ -52,6 +55,7 @@ class Bench:
         )  # fmt: skip
         kept = [keep(network.model) for keep in network.keeps]
         self.restarts.append(restart)
+        self.used.append((data or self.data, control_data or data or self.control_data))
         self.weight_decays.append(weight_decay)
         self.results.append(
             fit(
@@ -61,6 +65,10 @@ class Bench:
             )
         )  # fmt: skip
         return network
+
+    def buy_labels(self, indices: np.ndarray) -> None:
+        self.data = self.data.with_labels_of(indices)
+        self.control_data = self.control_data.with_labels_of(np.arange(len(indices)))
 
     def build(self, arch: ArchBuilder) -> Network:
         keras.utils.set_random_seed(0)

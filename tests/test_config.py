@@ -159,7 +159,7 @@ def test_a_search_path_of_hydra(mine: Path) -> None:
     [
         (["arch=cnnn"], "unknown arch 'cnnn'. Did you mean 'cnn'?"),
         (["experiment=textbok"], "unknown experiment 'textbok'. Did you mean 'textbook'?"),
-        (["data=_base"], "unknown data '_base'. Choices: cifar10, "),
+        (["data=_base"], "unknown data '_base'. Choices: audio_folder, "),
         (["train=5"], "unknown train '5'."),
         (["opt=[prune,qantize]"], "unknown opt 'qantize'. Did you mean 'quantize'?"),
         (["opt=[3]"], "opt takes names of stages"),

@@ -1,13 +1,13 @@
 """Every YAML of every group: found by itself, composed, bound, built and run for one tiny step."""
 
-import math
 import pickle
 import re
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import keras
+import made_data
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +18,7 @@ from rich.console import Console
 from wav_files import spoken_words
 
 from netopt_cli import catalog, experiment
+from netopt_cli.assembly import assemble
 from netopt_cli.components import build
 from netopt_cli.config import compose
 from netopt_cli.contracts import Target
@@ -27,8 +28,12 @@ from netopt_cli.errors import TargetError
 from netopt_cli.inputs import Field, Inputs
 from netopt_cli.networks import build_network
 from netopt_cli.preparation import load_data
-from netopt_cli.ranking_labels import NOTHING
 from netopt_cli.tables import COLUMNS
+from netopt_cli.task.anomaly import Anomaly
+from netopt_cli.task.detection import Detection
+from netopt_cli.task.segmentation import Segmentation
+from netopt_cli.task.verification import Verification
+from netopt_cli.tasks import Task
 
 FOLDERS = catalog.config_folders()
 TINY = [
@@ -41,6 +46,12 @@ NEEDS_CONVOLUTIONS = {
     "lighten", "conditional_convolution", "dynamic_depth", "stochastic_depth",
 }  # fmt: skip
 
+FEW_LABELS = {
+    "fixmatch": [],
+    "simclr": ["opt.simclr.pretrain_epochs=1"],
+    "pseudo_label": ["opt.pseudo_label.threshold=0", "opt.pseudo_label.balanced=false"],
+    "active": ["opt.active.labels=10", "opt.active.rounds=2"],
+}
 NEEDS_EMBEDDINGS = {"hash_embeddings", "rare_rows"}
 
 
@@ -69,8 +80,6 @@ def images() -> Dataset:
     )  # fmt: skip
 
 
-GIVES_BACK_ITS_INPUT = {"autoencoder"}
-"""Archs whose outputs are as many as the values of a sample."""
 ARCH_NEEDS = {"keras_model": lambda folder: [f"arch.path={saved_model(folder)}"]}
 
 
@@ -93,6 +102,32 @@ def texts() -> Dataset:
     )  # fmt: skip
 
 
+def noise(task: Task, shape: tuple[int, ...], y: np.ndarray) -> Dataset:
+    """Samples without meaning for a task."""
+    x = np.random.default_rng(0).integers(0, 256, (len(y), *shape), np.uint8)
+    return assemble("noise", train=(x, y), validation=(x, y), test=(x, y), seed=0, task=task)
+
+
+def of_fields() -> Dataset:
+    inputs = Inputs((Field("image", "values", (8, 8, 1), multiply=1 / 255),
+                     Field("text", "tokens", (3,), 9), Field("age", "values", (1,)),
+                     Field("who", "ids", (1,), 5)))  # fmt: skip
+    x = np.random.default_rng(0).integers(0, 5, (8, 69), np.int32)
+    split = (x, np.arange(8) % 4)
+    return assemble("fields", train=split, validation=split, test=split, seed=0, inputs=inputs)
+
+
+ALTERNATELY = np.arange(8) % 2
+BOXES = np.tile(np.float32([[1, 0.1, 0.1, 0.6, 0.7], [-1, 0, 0, 0, 0]]), (8, 1, 1))
+OF_TASKS: dict[str, Callable[[], Dataset]] = {
+    "autoencoder": lambda: noise(Anomaly(), (8, 8, 1), ALTERNATELY * (np.arange(8) > 3)),
+    "siamese": lambda: noise(Verification(pairs_a_sample=1), (8, 8, 1), ALTERNATELY),
+    "unet": lambda: noise(Segmentation(), (8, 8, 1), np.arange(512).reshape(8, 8, 8) % 3),
+    "ssd": lambda: noise(Detection(strides=(4, 8)), (16, 16, 1), BOXES),
+    "fusion": of_fields,
+}
+"""Archs for samples, or for outputs, of a kind of their own."""
+
 FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "transformer"}
 FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn"}
 
@@ -114,7 +149,9 @@ FOR_RATINGS = {"dlrm", "history_autoencoder", "matrix_factorization", "neumf", "
 NOT_FOR_VALUES = FOR_TEXTS_ALONE | FOR_RATINGS
 
 
-@pytest.mark.parametrize("name", [n for n in choices("arch") if n not in NOT_FOR_VALUES])
+@pytest.mark.parametrize(
+    "name", [n for n in choices("arch") if n not in {*NOT_FOR_VALUES, *OF_TASKS}]
+)
 def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
     check_arch(name, images, tmp_path)
 
@@ -122,6 +159,11 @@ def test_arch(name: str, images: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(FOR_TEXTS))
 def test_arch_of_texts(name: str, texts: Dataset, tmp_path: Path) -> None:
     check_arch(name, texts, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(OF_TASKS))
+def test_arch_of_a_task(name: str, tmp_path: Path) -> None:
+    check_arch(name, OF_TASKS[name](), tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(FOR_RATINGS))
@@ -133,14 +175,14 @@ def check_arch(name: str, data: Dataset, tmp_path: Path) -> None:
     needs = ARCH_NEEDS.get(name, lambda folder: [])(tmp_path)
     cfg = compose([f"arch={name}", *needs])
     arch = build(cfg.arch, allow=(), where="arch", partial=True)
-    classes = math.prod(data.shape) if name in GIVES_BACK_ITS_INPUT else data.classes
-    model = build_network(arch, replace(data, classes=classes)).model
+    model = build_network(arch, data).model
     x, y = next(data.normalized_batches(data.train, 8))
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        targets = data.task.targets(tf.constant(x), tf.constant(y), data.classes)
+        loss = tf.reduce_mean(data.task.losses(targets, logits))
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    assert logits.shape == (8, classes)
+    assert len(logits) == len(x)
     assert np.isfinite(logits.numpy()).all()
     assert all(g is not None for g in gradients), "a weight that the loss does not depend on"
     assert not np.allclose(logits.numpy().sum(-1), 1), "logits are wanted, not probabilities"
@@ -202,6 +244,8 @@ def opt_needs(name: str) -> list[str]:
         overrides += ["arch.hidden=[8,8]"]  # An exit after the first.
     if name == "share":
         overrides += ["arch.hidden=[8,8,8]"]  # Two equal layers, of 8 × 8.
+    if name in FEW_LABELS:
+        overrides += ["data.labels_per_class=5", *FEW_LABELS[name]]
     if "teacher_epochs" in node:
         overrides += [f"opt.{name}.teacher=mlp", f"opt.{name}.teacher_epochs=1"]
     return overrides
@@ -271,7 +315,10 @@ DATA_WRITERS = {
     "npz": npz_file,
     "image_folder": image_folder,
     "audio_folder": lambda folder: spoken_words(folder, clips=3),
+    "coco_folder": lambda folder: made_data.coco_folder(folder, count=20),
+    "npz_fields": made_data.fields_file,
 }
+DATA_NEEDS = {"npz_fields": ["data.fields={image:values,text:tokens}"]}
 
 
 @pytest.fixture
@@ -286,14 +333,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_data(name: str, tmp_path: Path, no_network: None) -> None:
     writer = DATA_WRITERS.get(name)
     needs = [f"data.path={writer(tmp_path)}"] if writer else []
-    cfg = compose([f"data={name}", *needs])
+    cfg = compose([f"data={name}", *needs, *DATA_NEEDS.get(name, [])])
     data = load_data(cfg, ())
-    assert data.classes == len(data.class_names) >= 2
+    assert len(data.class_names) >= 2
     assert min(len(data.train), len(data.validation), len(data.test)) > 0
     x, y = next(data.normalized_batches(data.train, 5))
     assert x.dtype == data.inputs.dtype and x.shape == (5, *data.shape)
-    assert y.dtype == np.int32 and y.max() < data.classes
-    assert y.min() >= (0 if data.task.is_classification else NOTHING)
+    if data.task.is_classification:
+        assert data.classes == len(data.class_names)
+        assert y.dtype == np.int32 and y.min() >= 0 and y.max() < data.classes
     again = load_data(cfg, ())
     assert data.fingerprint == again.fingerprint
 

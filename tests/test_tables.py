@@ -12,7 +12,7 @@ def row(stage: str, role: str, accuracy: float, control: str | None) -> dict:
     figures = dict.fromkeys(COLUMNS, 1234.5)
     return figures | {
         "stage": stage, "role": role, "seed": 0, "accuracy": accuracy, "sparsity": 0.8,
-        "control": control, "macs": None, "metric": "accuracy",
+        "control": control, "macs": None, "metric": "accuracy", "labels": None,
     }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ def build(
     token_dropout: blocks.Rate = 0.0,
     dropout: blocks.Rate = 0.0,
 ) -> keras.Model:
-    """Builds an embedding, its mean over the text, and dense layers. With `data.word_ngrams` the
-    order of words counts too.
+    """Builds an embedding, its mean over the text, and dense layers. With `data.text.word_ngrams`
+    the order of words counts too; words and n-grams have a mean each.
 
     Args:
         shape: (length,).
@@ -39,13 +39,20 @@ def build(
     Raises:
         ArchError: When a sample is not a text.
     """
-    field = token_blocks.text_field(inputs, "bag_of_embeddings")
+    field = token_blocks.text_field(inputs, "bag_of_embeddings", in_order=False)
     tokens = keras.Input(shape, dtype="int32", name="input")
     weights = token_blocks.present(tokens)
     weights = blocks.drop(weights, token_dropout, name="token_dropout")
     x = token_blocks.embedded(tokens, field.vocabulary, width)
     pool = token_blocks.mean_of_present if pooling == "mean" else token_blocks.sum_by_root
-    x = pool(x, weights)
+    if field.ngrams_from:
+        # n-grams are many: in one mean with the words they would drown them.
+        is_ngram = keras.ops.greater_equal(tokens, field.ngrams_from)
+        ngrams = keras.ops.expand_dims(keras.ops.cast(is_ngram, "float32"), -1)
+        pooled = [pool(x, weights * (1.0 - ngrams)), pool(x, weights * ngrams)]
+        x = keras.layers.Concatenate(name="words_and_ngrams")(pooled)
+    else:
+        x = pool(x, weights)
     for i, units in enumerate(hidden, start=1):
         x = blocks.drop(x, dropout, name=f"dropout_{i}")
         x = blocks.dense_unit(x, units, name=f"dense_{i}", activation=activation)

@@ -27,9 +27,10 @@ def build(
     unroll: bool = True,
     token_dropout: blocks.Rate = 0.0,
     dropout: blocks.Rate = 0.0,
+    per_step: bool = False,
 ) -> keras.Model:
-    """Builds recurrent layers, the logits from the last step, or of a text from the mean over its
-    tokens: 24,458 parameters at 28x28x1 and 10 classes.
+    """Builds recurrent layers, the logits from the last step, of a text from the mean over its
+    tokens, or from every step: 24,458 parameters at 28x28x1 and 10 classes.
 
     Args:
         shape: (length,) of tokens; (steps, features); or (height, width, channels), of which each
@@ -45,10 +46,11 @@ def build(
             faster, but its file cannot be int8.
         token_dropout: Rate at which tokens are left out in training.
         dropout: Rate before the logits, and of the embedding of tokens.
+        per_step: Whether every step has logits of its own, as task=tagging needs.
 
     Returns:
         A model from float32 (batch, *shape), or tokens, int32 (batch, length), to logits (batch,
-        classes).
+        classes), or (batch, steps, classes).
 
     Raises:
         ArchError: When a sample is not a sequence or has no unit to be computed with.
@@ -59,12 +61,12 @@ def build(
     for i, count in enumerate(units, start=1):
         layer = _LAYERS[cell](
             count,
-            return_sequences=i < len(units) or weights is not None,
+            return_sequences=i < len(units) or weights is not None or per_step,
             unroll=unroll,
             name=f"{cell}_{i}",
         )
         x = (keras.layers.Bidirectional(layer, name=f"both_{i}") if bidirectional else layer)(x)
-    if weights is not None:
+    if weights is not None and not per_step:
         x = token_blocks.mean_of_present(x, weights)
     x = blocks.drop(x, dropout, name="dropout")
     return keras.Model(source, blocks.logits(x, classes), name="rnn")

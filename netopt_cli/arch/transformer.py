@@ -20,9 +20,11 @@ def build(
     shared: bool = False,
     token_dropout: blocks.Rate = 0.0,
     dropout: blocks.Rate = 0.1,
+    per_step: bool = False,
 ) -> keras.Model:
     """Builds an embedding with learned positions, blocks of self-attention and two dense layers,
-    normalized before each (Xiong et al., 2020), and the logits of the mean over the sequence.
+    normalized before each (Xiong et al., 2020), and the logits of the mean over the sequence, or of
+    each step.
 
     Attention sees padding as tokens of a kind, which it learns to leave alone: a mask of large
     negative numbers would leave int8 no resolution for the rest.
@@ -39,10 +41,11 @@ def build(
         shared: Whether all blocks are one, with the same weights (Lan et al., "ALBERT", 2020).
         token_dropout: Rate at which whole steps are left out in training.
         dropout: Rate of each attention and each dense layer, and before the logits.
+        per_step: Whether every step has logits of its own, as task=tagging needs.
 
     Returns:
         A model from tokens, int32 (batch, length), or float32 (batch, *shape), to logits (batch,
-        classes).
+        classes), or (batch, steps, classes).
 
     Raises:
         ArchError: When a sample is not a sequence, or `width` cannot be shared out.
@@ -65,9 +68,9 @@ def build(
             block = _Block(width, heads, feed_forward, dropout, name)
         x = block(x)
     x = keras.layers.LayerNormalization(epsilon=1e-6, name="last_norm")(x)
-    if weights is None:
+    if weights is None and not per_step:
         x = keras.layers.GlobalAveragePooling1D(name="mean")(x)
-    else:
+    elif not per_step:
         x = token_blocks.mean_of_present(x, weights)
     x = blocks.drop(x, dropout, name="dropout")
     return keras.Model(source, blocks.logits(x, classes), name="transformer")

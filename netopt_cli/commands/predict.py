@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     samples = bundle.reader.read(values)
     x = bundle.normalization.numpy(np.stack([sample for _, sample in samples]))
     (outputs,) = runner.logits([x])
-    said = bundle.task.answers(x, outputs, bundle.names)
+    said = bundle.task.told(x, outputs, bundle.names)
     for (name, _), each in zip(samples, said, strict=True):
         print(json.dumps({"input": name, **each}) if arguments.json else _line(name, each))
     return EXIT_OK

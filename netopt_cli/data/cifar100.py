@@ -7,6 +7,8 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.readers import keras_download, read_cifar_binary
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 _FINE = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
@@ -36,13 +38,16 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 50,000 + 10,000 images of 32×32×3 pixels.
 
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
+        task: What is to be learned of the classes.
         path: The folder of the binary version (`train.bin`, `test.bin`); when None,
             `keras.datasets` is asked.
         labels: The 100 classes, or the 20 superclasses.
@@ -72,4 +77,6 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
+        labels_per_class=labels_per_class,
     )

@@ -5,6 +5,8 @@ import numpy as np
 from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 
 def load(
@@ -14,13 +16,16 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads the 1,797 images of 8×8×1 pixels, 10 classes; a fixed fifth is the test split.
 
     Source: Alpaydin & Kaynak 1998, UCI Optical Recognition of Handwritten Digits (its test part).
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
+        task: What is to be learned of the classes.
 
     Raises:
         DataError: a parameter does not fit the data.
@@ -38,4 +43,6 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
+        labels_per_class=labels_per_class,
     )

@@ -10,6 +10,8 @@ from netopt_cli.augment import AugmentOptions
 from netopt_cli.class_folders import LabelledFiles, list_class_folders
 from netopt_cli.dataset import Dataset, FileSource
 from netopt_cli.image_header import check_image
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 Pixels = Annotated[int, Field(ge=1)]
 
@@ -27,6 +29,8 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Lists `path/CLASS/…`, or `path/train/CLASS/…` with `path/validation` (or `val`) and
     `path/test` beside it; only paths and labels are held in memory.
@@ -35,7 +39,8 @@ def load(
     header is checked here; a file that is broken further in is named when it is read.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
+        task: What is to be learned of the classes.
         path: The folder. Links that lead out of it are refused.
         image_size: (height, width) that every image is resized to.
         channels: 1 (grey) or 3 (red, green, blue).
@@ -62,6 +67,8 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
+        labels_per_class=labels_per_class,
     )
 
 

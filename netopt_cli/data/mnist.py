@@ -4,6 +4,8 @@ from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
 from netopt_cli.readers import keras_download, read_mnist_files
+from netopt_cli.task.classification import CLASSIFICATION
+from netopt_cli.tasks import Task
 
 
 def load(
@@ -14,13 +16,16 @@ def load(
     normalize: NormalizeRule = "auto",
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 60,000 + 10,000 images of 28×28×1 pixels, 10 classes.
 
     Source: LeCun et al. 1998, Gradient-based learning applied to document recognition.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
+        task: What is to be learned of the classes.
         path: A folder with the four IDX files, raw or `.gz`; when None, `keras.datasets` is asked.
 
     Raises:
@@ -46,4 +51,6 @@ def load(
         normalize=normalize,
         augment=augment,
         train_limit=train_limit,
+        task=task,
+        labels_per_class=labels_per_class,
     )

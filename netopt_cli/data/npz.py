@@ -1,19 +1,12 @@
 """Your own arrays: one `.npz` file."""
 
-import math
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from netopt_cli.archives import check_zip
 from netopt_cli.assembly import Fraction, NormalizeRule, SampleLimit, assemble
 from netopt_cli.augment import AugmentOptions
 from netopt_cli.dataset import Dataset
-from netopt_cli.errors import DataError
-from netopt_cli.readers import Arrays, require_file
+from netopt_cli.npz_file import NpzArrays, npz_file
+from netopt_cli.readers import Arrays
 from netopt_cli.task.classification import CLASSIFICATION
 from netopt_cli.tasks import Task
 
@@ -28,6 +21,7 @@ def load(
     augment: AugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads `x_train`, `y_train`, `x_test`, `y_test`, and `x_validation`, `y_validation` (or
     `x_val`, `y_val`) when they are there.
@@ -37,7 +31,7 @@ def load(
     they can run code.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split, of `train_limit` and of `labels_per_class`.
         path: The file.
         task: What is to be learned.
         class_names: One name a class; when None, the numbers seen in `y_train`.
@@ -47,14 +41,10 @@ def load(
     Raises:
         DataError: the file is missing, malformed or inconsistent.
     """
-    file = require_file(path)
-    if not zipfile.is_zipfile(file):
-        raise DataError(f"{file} is not an .npz file: write it with numpy.savez_compressed.")
-    check_zip(file)
-    with np.load(file, allow_pickle=False) as arrays:
-        train, test = _pair(file, arrays, "train"), _pair(file, arrays, "test")
+    with npz_file(path) as arrays:
+        train, test = _pair(arrays, "train"), _pair(arrays, "test")
         given = [split for split in ("validation", "val") if _has(arrays, split)]
-        validation = _pair(file, arrays, given[0]) if given else None
+        validation = _pair(arrays, given[0]) if given else None
     return assemble(
         "npz",
         train=train,
@@ -67,51 +57,13 @@ def load(
         augment=augment,
         train_limit=train_limit,
         task=task,
+        labels_per_class=labels_per_class,
     )
 
 
-def _has(arrays: np.lib.npyio.NpzFile, split: str) -> bool:
+def _has(arrays: NpzArrays, split: str) -> bool:
     return f"x_{split}" in arrays or f"y_{split}" in arrays
 
 
-def _pair(file: Path, arrays: np.lib.npyio.NpzFile, split: str) -> Arrays:
-    return _read(file, arrays, f"x_{split}"), _read(file, arrays, f"y_{split}")
-
-
-def _read(file: Path, arrays: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    if key not in arrays:
-        raise DataError(
-            f"{file} has no array '{key}'. It has: {', '.join(arrays.files) or 'none'}."
-        )
-    try:
-        _check_shape(file, arrays, key)
-        return arrays[key]
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"'{key}' in {file} holds pickled objects, which can run code and are refused: "
-                "save numbers (x uint8 or float, y whole numbers)."
-            ) from error
-        raise DataError(f"Cannot read '{key}' in {file}: {error}") from error
-
-
-def _check_shape(file: Path, arrays: np.lib.npyio.NpzFile, key: str) -> None:
-    """Refuses an array that declares more than it has: room for all of it would be made first."""
-    archive = arrays.zip
-    assert archive is not None  # it is open
-    member = next(name for name in (f"{key}.npy", key) if name in archive.namelist())
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"the version {version} of its header is unknown")
-        shape, _, dtype = read_header(stream)
-        room = archive.getinfo(member).file_size - stream.tell()
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != room:
-        raise DataError(
-            f"'{key}' in {file} is damaged: its header says {shape} of {dtype}, which is not the "
-            f"{room:,} bytes that it has."
-        )
+def _pair(arrays: NpzArrays, split: str) -> Arrays:
+    return arrays[f"x_{split}"], arrays[f"y_{split}"]

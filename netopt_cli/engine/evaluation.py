@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from netopt_cli.dataset import Dataset, Source
+from netopt_cli.dataset import Dataset, Source, fitting_batch
 from netopt_cli.graph.exits import final_logits
 
 BATCH = 500
@@ -30,10 +30,10 @@ class Evaluator:
 
     def __call__(self) -> tuple[float, float]:
         """Returns the mean loss and the figure of the task that counts, in its own direction."""
-        found = [
-            [labels, *(part.numpy() for part in self._evaluated(x, labels))]
-            for x, labels in self._source.batches(BATCH)
-        ]
-        labels, losses, outputs = (np.concatenate(part) for part in zip(*found, strict=True))
-        scores = self._task.scores(labels, outputs, losses)
+        found = []
+        for x, labels in self._source.batches(fitting_batch(self._source.shape, BATCH)):
+            losses, outputs = self._evaluated(x, labels)
+            found.append((labels, losses.numpy(), self._task.answers(outputs.numpy())))
+        labels, losses, answers = (np.concatenate(part) for part in zip(*found, strict=True))
+        scores = self._task.scores(labels, answers, losses)
         return float(losses.mean(dtype=np.float64)), float(scores[self._task.metric])

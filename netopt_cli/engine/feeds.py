@@ -87,7 +87,7 @@ class StreamFeed:
     def __init__(self, source: FileSource, order: _Order) -> None:
         self._source = source
         self._paths = tf.constant(source.paths)
-        self._y = tf.constant(source.y, tf.int32)
+        self._y = tf.constant(source.y)
         self._order = order
         self.steps = order.steps
         self.batch_size = order.batch_size

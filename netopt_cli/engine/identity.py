@@ -62,7 +62,8 @@ def training_name(
         "settles_at": max((m.settles_at for m in modifiers), default=0.0),
         "lineage": lineage if list(modifiers) != plain else "",
         "data": (_digest(data.train), _digest(data.validation), repr(data.normalization),
-                 repr(data.task)),
+                 repr(data.task),
+                 None if data.unlabeled is None else _digest(data.unlabeled)),
     }  # fmt: skip
     arrays = [variable.numpy() for variable in variables]
     return name_of(facts, [*arrays, *_probes(data, seed)])

@@ -150,7 +150,7 @@ def _gradients(
             moved = [(weight, weight.value + move) for weight, move in moves]
             draws = tf.stack([(seed + 104729) % 2**31, draw])
             logits, taps, added_losses = forward(x, draws, moved)
-            task_loss = tf.reduce_mean(task.losses(y, logits))
+            task_loss = task.average(task.losses(y, logits), y)
             loss = task_loss if task_loss_weight == 1.0 else task_loss_weight * task_loss
             with keras.StatelessScope(state_mapping=moved) if moved else nullcontext():
                 for index, modifier in enumerate(modifiers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from netopt_cli.contracts import Forward, Modifier
+from netopt_cli.task.classification import labeled_mean
 
 
 def label_smoothing(share: float) -> Modifier:
@@ -35,6 +36,6 @@ def focal_loss(gamma: float) -> Modifier:
         log_p = tf.nn.log_softmax(step.logits)
         # The slope of a power below 1 is infinite at 0.
         missing = tf.maximum(1.0 - tf.exp(log_p), 1e-7)
-        return tf.reduce_mean(tf.reduce_sum(-step.y * missing**gamma * log_p, axis=-1))
+        return labeled_mean(tf.reduce_sum(-step.y * missing**gamma * log_p, axis=-1), step.y)
 
     return Modifier("focal loss", extra_loss=extra_loss, task_loss_weight=0.0)

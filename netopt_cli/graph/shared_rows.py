@@ -115,10 +115,14 @@ def _fitted(sharing: Sharing, table: np.ndarray) -> list[np.ndarray]:
     first = wanted.sum(axis=0) / np.maximum(there.sum(axis=0), 1)  # the mean of those that share
     if sharing.combine is None:
         return [first]
+    # Value by value a sum or a product of two vectors, with cells that are missing at the end:
+    # alternating least squares.
     if sharing.combine == "add":
-        second = ((wanted - first) * there).sum(axis=1) / there.sum(axis=1)
+        for _ in range(_ROUNDS):
+            second = ((wanted - first) * there).sum(axis=1) / there.sum(axis=1)
+            rest = (wanted - second[:, np.newaxis]) * there
+            first = rest.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         return [first, second]
-    # Value by value a product of two vectors: alternating least squares.
     second = np.ones((quotients, table.shape[1]))
     for _ in range(_ROUNDS):
         first = (wanted * second[:, np.newaxis]).sum(axis=0) / (

@@ -10,6 +10,7 @@ import tensorflow as tf
 from netopt_cli.contracts import Forward, Modifier
 from netopt_cli.graph.channels import read_channels, weights_by_path
 from netopt_cli.graph.surgery import kept_indices, remove
+from netopt_cli.task.classification import labeled_mean
 
 
 class Narrow:
@@ -74,7 +75,7 @@ def train_narrow(networks: Sequence[Narrow], *, distill: bool) -> Modifier:
             tf.nn.softmax_cross_entropy_with_logits(target, network.logits(step.x))
             for network in networks
         ]
-        return tf.add_n([tf.reduce_mean(loss) for loss in losses])
+        return tf.add_n([labeled_mean(loss, target) for loss in losses])
 
     return Modifier(
         "narrow networks",

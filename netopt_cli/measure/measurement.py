@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from netopt_cli.contracts import ExportRecipe, Network, Scheme, Timing
-from netopt_cli.dataset import Dataset
+from netopt_cli.dataset import Dataset, fitting_batch
 from netopt_cli.export.litert import FrozenGraph, freeze, has_control_flow, to_litert
 from netopt_cli.export.packed import pack
 from netopt_cli.export.strip import strip
@@ -217,7 +217,7 @@ def compare(network: Network, data: Dataset, runner: Runner, scheme: Scheme) -> 
     # Spread over the split: files of an image folder come class by class.
     spread = np.linspace(0, len(data.validation) - 1, count).astype(int)
     samples = data.validation.take(spread)
-    batches = list(data.normalized_batches(samples, _BATCH))
+    batches = list(data.normalized_batches(samples, fitting_batch(data.shape, _BATCH)))
     actual = np.concatenate(list(runner.logits(x for x, _ in batches)))
 
     def logits() -> np.ndarray:
@@ -247,7 +247,8 @@ def _figure(data: Dataset, batches: Sequence[Batch], outputs: np.ndarray) -> flo
     labels = np.concatenate([y for _, y in batches])
     x = np.concatenate([x for x, _ in batches])
     losses = losses_of(data, x, labels, outputs)
-    return float(data.task.scores(labels, outputs, losses)[data.task.metric])
+    answers = data.task.answers(outputs)
+    return float(data.task.scores(labels, answers, losses)[data.task.metric])
 
 
 @dataclass(frozen=True)
@@ -267,21 +268,21 @@ class Score:
 
 def score(runner: Runner, data: Dataset) -> Score:
     """Scores a file on the test split, in one pass."""
-    labels, outputs, losses = [], [], []
-    for x, y in data.normalized_batches(data.test, _BATCH):
+    labels, answers, losses = [], [], []
+    for x, y in data.normalized_batches(data.test, fitting_batch(data.shape, _BATCH)):
         (said,) = runner.logits([x])
         labels.append(y)
-        outputs.append(said)
+        answers.append(data.task.answers(said))
         losses.append(losses_of(data, x, y, said))
-    return scored(data, *(np.concatenate(part) for part in (labels, outputs, losses)))
+    return scored(data, *(np.concatenate(part) for part in (labels, answers, losses)))
 
 
-def scored(data: Dataset, labels: np.ndarray, outputs: np.ndarray, losses: np.ndarray) -> Score:
-    """The score of outputs (n, …) for labels (n, …), with the loss of each, (n,)."""
+def scored(data: Dataset, labels: np.ndarray, answers: np.ndarray, losses: np.ndarray) -> Score:
+    """The score of the answers (n, …) of a task for labels (n, …), with the loss of each, (n,)."""
     details = {}
     if data.task.is_classification:
-        details["confusion"] = confusion(labels, outputs.argmax(axis=-1), data.class_names)
-    scores = data.task.scores(labels, outputs, losses)
+        details["confusion"] = confusion(labels, answers.argmax(axis=-1), data.class_names)
+    scores = data.task.scores(labels, answers, losses)
     return Score(scores, float(losses.mean()), details)
 
 

@@ -24,6 +24,7 @@ from netopt_cli.measure.calibration import (
 )
 from netopt_cli.measure.corruptions import SEVERITIES, corrupt, corruptions_of
 from netopt_cli.measure.measurement import Runner
+from netopt_cli.suitability import needs_classes, needs_values
 
 _BATCH = 500
 
@@ -63,8 +64,12 @@ class Robustness:
         """Draws the samples.
 
         Raises:
-            ConfigError: The other data set has samples of another shape.
+            ConfigError: The other data set has samples of another shape, or the task is not to
+                tell classes.
         """
+        reason = needs_classes(data) or needs_values(data)
+        if reason is not None:
+            raise ConfigError(f"robustness cannot be measured here: {reason}")
         random = np.random.default_rng([seed, 3])
         count = min(self.samples or len(data.test), len(data.test))
         chosen = data.test.take(np.sort(random.permutation(len(data.test))[:count]))

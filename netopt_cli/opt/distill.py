@@ -261,8 +261,9 @@ def _checked(teacher: keras.Model, student: keras.Model, *, where: str) -> keras
         )
     said, wanted = teacher.outputs[-1].shape[1:], student.outputs[-1].shape[1:]
     if said != wanted:
+        what = f"{wanted[0]} classes" if len(wanted) == 1 else f"shape, {wanted}"
         raise InputError(
-            f"{where} must return the logits of the student's {wanted[0]} classes. Received: "
+            f"{where} must return the logits of the student's {what}. Received: "
             f"'{teacher.name}' with outputs {said}"
         )
     return teacher

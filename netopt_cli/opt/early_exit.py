@@ -23,6 +23,7 @@ from netopt_cli.graph.exits import (
     trunk_layers,
 )
 from netopt_cli.suitability import needs_classes
+from netopt_cli.task.classification import labeled_mean
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -195,11 +196,12 @@ def _exit_losses(
         entropy = tf.nn.softmax_cross_entropy_with_logits(target, teacher)
         total = tf.constant(0.0)
         for weight, logits in zip(weights, step.taps, strict=True):
-            loss = (1.0 - share) * tf.nn.softmax_cross_entropy_with_logits(step.y, logits)
+            task = tf.nn.softmax_cross_entropy_with_logits(step.y, logits)
+            loss = (1.0 - share) * labeled_mean(task, step.y)
             if share:
                 cross = tf.nn.softmax_cross_entropy_with_logits(target, logits / temperature)
-                loss += share * temperature**2 * (cross - entropy)
-            total += weight * tf.reduce_mean(loss)
+                loss += share * temperature**2 * tf.reduce_mean(cross - entropy)
+            total += weight * loss
         return total
 
     return Modifier("early exits", extra_loss=extra_loss, taps=exits)

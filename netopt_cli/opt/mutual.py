@@ -16,6 +16,7 @@ from netopt_cli.graph.distillation_losses import soft_target_loss
 from netopt_cli.graph.reinitialize import reinitialize
 from netopt_cli.starting import Start, refuse_late_scratch, started
 from netopt_cli.suitability import needs_classes
+from netopt_cli.task.classification import labeled_mean
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Mutual:
             everyone = [step.logits, *of_peers]
             loss = tf.constant(0.0)
             for logits in of_peers:
-                loss += tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(step.y, logits))
+                task = tf.nn.softmax_cross_entropy_with_logits(step.y, logits)
+                loss += labeled_mean(task, step.y)
             for index, logits in enumerate(everyone):
                 for other in (*everyone[:index], *everyone[index + 1 :]):
                     target = tf.stop_gradient(tf.nn.softmax(other / self.temperature))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from netopt_cli.errors import DataError
-from netopt_cli.tasks import Outputs, Sources, Task, class_names, numbers, whole_numbers
+from netopt_cli.tasks import Outputs, Sources, Task, class_names, class_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,22 +32,7 @@ class Classification(Task):
 
     def labels(self, split: str, y: np.ndarray) -> np.ndarray:
         """Returns (n,) int32."""
-        y = numbers(split, y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
-        if y.ndim == 2:
-            if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-                raise DataError(
-                    f"The {split} labels of shape {y.shape} are not one-hot: every row must be "
-                    "zeros and a single one."
-                )
-            y = y.argmax(axis=1)
-        if y.ndim != 1:
-            raise DataError(
-                f"The {split} labels must be (samples,) or one-hot (samples, classes). "
-                f"Received: shape {y.shape}."
-            )
-        return whole_numbers(split, y)
+        return class_numbers(split, y)
 
     def outputs(self, sources: Sources, names: Sequence[str] | None) -> Outputs:
         found = class_names(sources, names)
@@ -70,11 +54,14 @@ class Classification(Task):
 
         return tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, outputs.dtype), outputs)
 
+    def average(self, values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return labeled_mean(values, y)
+
     def batch_score(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         hit = tf.argmax(outputs, axis=-1) == tf.argmax(y, axis=-1)
-        return tf.reduce_mean(tf.cast(hit, tf.float32))
+        return labeled_mean(tf.cast(hit, tf.float32), y)
 
     def scores(
         self, labels: np.ndarray, outputs: np.ndarray, losses: np.ndarray
@@ -98,6 +85,18 @@ class Classification(Task):
             }
             for row in probabilities
         ]
+
+
+def labeled_mean(values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The mean over the samples that have a label, whose `y` is not zeros; 0 where none has.
+
+    What a zero label is multiplied with has to be left out: TensorFlow takes the gradient of a
+    cross-entropy to be softmax - y, as if each y added up to 1.
+    """
+    import tensorflow as tf
+
+    is_labeled = tf.cast(tf.reduce_any(y > 0, axis=-1), values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * is_labeled), tf.reduce_sum(is_labeled))
 
 
 CLASSIFICATION = Classification()

@@ -183,7 +183,7 @@ class Ranking(Task):
         ]
         return float(np.mean(common))
 
-    def answers(
+    def told(
         self, x: np.ndarray, outputs: np.ndarray, names: Sequence[str]
     ) -> list[Mapping[str, Any]]:
         """The first items that the user has not seen."""

@@ -41,7 +41,10 @@ def network(name: str, data: Dataset, *words: str) -> Network:
 
 
 @pytest.mark.parametrize("name", ARCHS)
-@pytest.mark.parametrize("scheme", ["float32", "int8", "weight_int8"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["int8", *(pytest.param(s, marks=pytest.mark.slow) for s in ("float32", "weight_int8"))],
+)
 def test_a_file_computes_what_the_network_does(name, scheme, data):
     made = network(name, data)
     made = Network(made.model, ExportRecipe(scheme, calibration_samples=20))

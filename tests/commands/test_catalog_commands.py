@@ -47,7 +47,7 @@ def test_show_a_file_of_the_user(tmp_path: Path, capfd: pytest.CaptureFixture[st
     [
         (["show", "arch/cnnn"], "unknown arch 'cnnn'. Did you mean 'cnn'?"),
         (["show", "arhc/cnn"], "unknown group 'arhc'. Did you mean 'arch'?"),
-        (["show", "arch"], "show needs GROUP/NAME; the choices of arch: alexnet, cnn"),
+        (["show", "arch"], "show needs GROUP/NAME; the choices of arch: alexnet, autoencoder"),
         (["list", "optt"], "unknown group 'optt'. Did you mean 'opt'?"),
         (["list", "-cd", "nowhere"], "--config-dir must be a directory. Received: nowhere"),
         (["completion", "sh"], "invalid choice: 'sh'"),

@@ -20,7 +20,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on digits, and one of a regression."""
     found = tmp_path_factory.mktemp("predict")
     netopt = CommandLine(found)
-    assert netopt("train", *TINY, "train.epochs=8", "hydra.run.dir=digits").returncode == 0
+    assert (
+        netopt(
+            "train", *TINY, "train.epochs=30", "train.learning_rate=0.01", "hydra.run.dir=digits"
+        ).returncode
+        == 0
+    )
     x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     y = 1000 + 50 * x[:, 0] - 20 * x[:, 1]
     np.savez(found / "own.npz", x_train=x[:250], y_train=y[:250], x_test=x[250:], y_test=y[250:])

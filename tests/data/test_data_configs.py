@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from netopt_cli.augment import augmentation
 from netopt_cli.spectrum_augment import spectrum_augmentation
+from netopt_cli.text_splits import TextOptions
 
 FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(file.stem for file in (FOLDER / "data").glob("[!_]*.yaml"))
@@ -17,7 +19,7 @@ NAMES = sorted(file.stem for file in (FOLDER / "data").glob("[!_]*.yaml"))
 
 def composed(name, overrides=()):
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        config = compose(overrides=[f"+data={name}", *overrides])
+        config = compose(overrides=["+task=classification", f"+data={name}", *overrides])
     return OmegaConf.to_container(config.data)
 
 
@@ -27,12 +29,14 @@ def test_a_config_fits_its_loader(name):
     module, function = node.pop("_target_").rsplit(".", 1)
     assert module == f"netopt_cli.data.{name}"
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    assert {"seed", *node} == set(parameters)
+    assert {"seed", *node} == set(parameters) - {"task"}
     for key, value in node.items():
         default = parameters[key].default
         if key == "augment":
             augment = spectrum_augmentation if name == "audio_folder" else augmentation
             assert augment(**value) is None
+        elif key == "text":
+            assert value.keys() == get_type_hints(TextOptions).keys()
         elif default is inspect.Parameter.empty:
             assert value == "???"
         else:

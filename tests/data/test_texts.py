@@ -160,10 +160,13 @@ def test_without_a_path_keras_is_asked(
     [
         ["arch=bag_of_embeddings", "data.text.word_ngrams=2", "opt=[prune,quantize]",
          "opt.prune.epochs=1"],
-        ["arch=text_cnn", "arch.width=8", "arch.filters=6", "opt=[structured,quantize]",
-         "opt.structured.epochs=1", "opt.structured.ratio=0.3"],
-        ["arch=transformer", "arch.width=16", "arch.depth=1", "arch.heads=4",
-         "opt=[structured,lowrank,quantize]", "opt.structured.epochs=1", "opt.lowrank.epochs=1"],
+        pytest.param(
+            ["arch=text_cnn", "arch.width=8", "arch.filters=6", "opt=[structured,quantize]",
+             "opt.structured.epochs=1", "opt.structured.ratio=0.3"], marks=pytest.mark.slow),
+        pytest.param(
+            ["arch=transformer", "arch.width=16", "arch.depth=1", "arch.heads=4",
+             "opt=[structured,lowrank,quantize]", "opt.structured.epochs=1",
+             "opt.lowrank.epochs=1"], marks=pytest.mark.slow),
         ["arch=rnn", "arch.cell=gru", "arch.units=[8]", "arch.width=8",
          "opt=[distill,structured,quantize]", "arch@opt.distill.teacher=transformer",
          "opt.distill.epochs=1", "opt.distill.teacher_epochs=1", "opt.structured.epochs=1"],
@@ -194,6 +197,7 @@ def test_an_arch_learns_is_compressed_and_answers_sentences(
         (["arch=mlp"], "mlp needs samples of values. Received: text (tokens) of data=text_csv"),
         (["arch=text_cnn", "data=digits"], "text_cnn needs texts. Received: samples of values"),
         (["arch=rnn", "opt=adversarial"], "opt=adversarial cannot work here: it changes the"),
+        (["arch=rnn", "data.text.word_ngrams=2"], "rnn reads tokens in their order"),
         (["arch=rnn", "task=regression"], "cannot be learned from these data"),
         (["arch=transformer", "arch.heads=5"], "arch.width must be a multiple of arch.heads"),
     ],

@@ -229,7 +229,7 @@ def test_what_cannot_work_is_refused_before_training(
     arch: object, stages: dict[str, Stage], words: list[str], bench: Bench
 ) -> None:
     with pytest.raises(InputError) as error:
-        plan(bench.build(arch), stages, bench.build)
+        plan(bench.build(arch), stages, bench.build, bench.data)
     assert all(word in str(error.value) for word in words), error.value
 
 

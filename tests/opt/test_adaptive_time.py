@@ -86,7 +86,7 @@ def test_all_steps_laid_out_can_be_int8_and_a_loop_cannot(bench: Bench) -> None:
 
 def test_a_network_without_recurrence_and_a_vector_are_refused(bench: Bench) -> None:
     with pytest.raises(InputError, match="arch=rnn"):
-        plan(bench.build(build), {"act": AdaptiveTime()}, bench.build)
+        plan(bench.build(build), {"act": AdaptiveTime()}, bench.build, bench.data)
     with pytest.raises(ArchError, match="arch=mlp"):
         rnn.build((5,), 3)
     with pytest.raises(ArchError, match="at least one"):

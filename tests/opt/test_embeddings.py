@@ -131,7 +131,10 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["float32", "int8", "weight_int8"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["weight_int8", *(pytest.param(s, marks=pytest.mark.slow) for s in ("float32", "int8"))],
+)
 @pytest.mark.parametrize("stage", STAGES, ids=repr)
 def test_the_file_is_smaller_and_computes_the_same(stage, scheme, blobs_data):
     split = replace(blobs_data.train, x=SAMPLES, y=blobs_data.train.y[:50])

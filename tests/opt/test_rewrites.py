@@ -91,7 +91,7 @@ def test_an_order_that_would_destroy_is_refused(
     name: str, given: Property, bench: Bench, network: Network
 ) -> None:
     with pytest.raises(InputError, match=rf"'{name}' cannot come after 'maker'.*put '{name}' be"):
-        plan(network, {"maker": Giving(given), name: STAGES[name]}, bench.build)
+        plan(network, {"maker": Giving(given), name: STAGES[name]}, bench.build, bench.data)
 
 
 @pytest.mark.parametrize("given", ["zeros", "codebook"])
@@ -103,7 +103,7 @@ def test_only_the_mean_destroys_zeros_and_codebooks(
     assert after.properties == {given, "shared weights"}
     stages["share"] = Share(start="mean")
     with pytest.raises(InputError, match=r"put 'share' before it, or use opt.share.start=first"):
-        plan(network, stages, bench.build)
+        plan(network, stages, bench.build, bench.data)
 
 
 @pytest.mark.parametrize("stage", [Fold(), Share(epochs=2)], ids=["fold", "share"])

@@ -143,7 +143,7 @@ def test_what_cannot_work_is_refused_before_training(
     stages: dict, words: list[str], bench: Bench
 ) -> None:
     with pytest.raises(InputError) as error:
-        plan(bench.build(convolutional), stages, bench.build)
+        plan(bench.build(convolutional), stages, bench.build, bench.data)
     assert all(word in str(error.value) for word in words), error.value
 
 

@@ -1,0 +1,126 @@
+"""FixMatch: what the network is sure of on a sample, it is to say of the augmented sample too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tensorflow as tf
+from pydantic import Field
+
+from netopt_cli.augment import AugmentOptions, augmentation
+from netopt_cli.contracts import Context, Forward, Modifier, Network, Preflight
+from netopt_cli.dataset import Dataset
+from netopt_cli.errors import InputError
+from netopt_cli.few_labels import (
+    probabilities,
+    random_samples,
+    repeated,
+    require_images,
+    require_unlabeled,
+)
+from netopt_cli.starting import Start, refuse_late_scratch, started
+
+
+@dataclass(frozen=True)
+class FixMatch:
+    """Trains on the labelled samples, and on samples without labels by consistency: the class that
+    the network predicts of the weakly augmented sample, where it is sure enough, is the label of
+    the strongly augmented one (Sohn et al., "FixMatch", NeurIPS 2020).
+
+    loss = task + unlabeled_weight * mean over the unlabelled of [p > threshold] * cross-entropy
+
+    Weak augmentation is that of the run (`data.augment`); the baseline and the control have it too.
+    Labelled and unlabelled samples are one batch, as in the paper, so that BatchNorm normalizes
+    with the statistics of all of them, as its moving averages will at inference. The control is
+    trained as many steps on the labelled samples alone.
+
+    Attributes:
+        threshold: Probability from which a prediction counts.
+        unlabeled_ratio: Samples without label for each labelled one of a batch (mu).
+        unlabeled_weight: Factor of their loss.
+        strong: The augmentation that comes on top of the weak one: see `augment.augmentation`.
+        keep: Whether later stages go on learning from the samples without labels.
+        start: `scratch` from new weights, `current` from those there are; `auto` is `scratch` for
+            the first stage.
+        epochs: Passes over as many samples as have no label.
+        learning_rate: Peak of the stage's schedule; None is that of `train`.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    unlabeled_ratio: Annotated[int, Field(ge=1)] = 7
+    unlabeled_weight: Annotated[float, Field(gt=0)] = 1.0
+    strong: AugmentOptions | None = None
+    keep: bool = False
+    start: Start = "auto"
+    epochs: Annotated[int, Field(ge=1)] = 10
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    def __call__(self, network: Network, context: Context) -> Network:
+        network, restart = started(network, context, self.start)
+        data = context.data
+        assert data.unlabeled is not None  # see `plan`
+        samples = len(data.unlabeled) // self.unlabeled_ratio
+        modifier = self._consistency(data)
+        network = context.fit(
+            network,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            modifiers=[modifier],
+            restart=restart,
+            data=repeated(data, samples),
+            control_data=repeated(context.control_data, samples),
+        )
+        said = probabilities(network.model, data, data.unlabeled).max(axis=-1)
+        context.note(
+            f"surer than {self.threshold:g} of {(said > self.threshold).mean():.1%} of "
+            f"{len(said):,} samples without label"
+        )
+        if self.keep:
+            network = replace(network, keeps=(*network.keeps, lambda model: modifier))
+        return network
+
+    def plan(self, preflight: Preflight) -> Network:
+        refuse_late_scratch(preflight, self.start)
+        require_unlabeled(preflight)
+        require_images(preflight)
+        if augmentation(**(self.strong or {})) is None:
+            raise InputError(
+                f"opt.{preflight.stage}.strong switches nothing on: without a stronger "
+                "augmentation there is nothing to be consistent with"
+            )
+        return preflight.network
+
+    def _consistency(self, data: Dataset) -> Modifier:
+        strong = augmentation(**(self.strong or {}))
+        assert strong is not None and data.unlabeled is not None  # see `plan`
+        draw = random_samples(data.unlabeled, data.normalization)
+
+        def weak(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return x if data.augment is None else data.augment(x, seed)
+
+        def with_unlabeled(
+            x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            seeds = [seed + tf.constant([index, 0]) for index in range(4)]
+            drawn = draw(self.unlabeled_ratio * tf.shape(x)[0], seeds[0])
+            views = [weak(drawn, seeds[1]), strong(weak(drawn, seeds[2]), seeds[3])]
+            no_label = tf.zeros([2 * self.unlabeled_ratio * tf.shape(y)[0], y.shape[1]])
+            return tf.concat([x, *views], axis=0), tf.concat([y, no_label], axis=0)
+
+        def extra_loss(step: Forward) -> tf.Tensor:
+            # (1 + 2 mu) parts: labelled, weak, strong.
+            labeled = tf.shape(step.logits)[0] // (1 + 2 * self.unlabeled_ratio)
+            weakly, strongly = tf.split(step.logits[labeled:], 2)
+            target = tf.stop_gradient(tf.nn.softmax(weakly))
+            is_sure = tf.cast(tf.reduce_max(target, axis=-1) > self.threshold, tf.float32)
+            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.argmax(target, axis=-1), strongly
+            )
+            return self.unlabeled_weight * tf.reduce_mean(is_sure * cross_entropy)
+
+        return Modifier(
+            "fixmatch",
+            transform_batch=with_unlabeled,
+            extra_loss=extra_loss,
+        )
