@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -65,6 +65,9 @@ class Prune:
 
     Attributes:
         sparsity: Fraction of the kernels' weights that end as zero; with `n_of_m` it is 1 - n / m.
+        weights_left: How many of the kernels' weights stay, in place of `sparsity`: a count is the
+            same file whatever the stages before have removed. A network that has no more of them
+            is left whole.
         criterion: What is important. `magnitude` (Han et al., 2015); `lamp` (Lee et al., 2021), the
             magnitude made comparable across layers; `snip` (Lee et al., 2019), weight times
             gradient; `taylor` (Molchanov et al., 2019), the same batch by batch; `movement` (Sanh
@@ -100,6 +103,7 @@ class Prune:
     """
 
     sparsity: Sparsity = 0.8
+    weights_left: Annotated[int, Field(ge=1)] | None = None
     criterion: Literal[
         "magnitude", "lamp", "snip", "taylor", "movement", "l0", "variational", "random"
     ] = "magnitude"
@@ -127,6 +131,12 @@ class Prune:
             raise ValueError(
                 "layer_sparsity cannot be met with pattern=n_of_m, which prunes every layer to "
                 f"1 - n / m. Received: layer_sparsity={dict(self.layer_sparsity)}"
+            )
+        if self.weights_left is not None and (self.pattern == "n_of_m" or self.layer_sparsity):
+            raise ValueError(
+                "weights_left counts the weights of all layers together and works with neither "
+                "pattern=n_of_m nor layer_sparsity, which say what each layer keeps. "
+                f"Received: weights_left={self.weights_left}"
             )
         if self.pattern == "n_of_m" and self.scope == "sensitivity":
             raise ValueError(
@@ -196,6 +206,12 @@ class Prune:
         network = preflight.network
         model, _ = rebuild(network.model)
         targets = self._targets(model, {})
+        size = sum(math.prod(weight.shape) for weight in targets.weights)
+        if self.weights_left is not None and self.weights_left >= size:
+            raise InputError(
+                f"opt.{preflight.stage}.weights_left must be below the {size:,} weights that there "
+                f"are to prune. Received: {self.weights_left:,}"
+            )
         masks = Masks(targets.weights, keep_zeros="zeros" in network.properties)
         masks.draw(targets.pattern, saliency.magnitude(targets.weights)(), in_full)
         masks.apply()
@@ -288,12 +304,13 @@ class Prune:
             for path, kernel in work.kernels.items()
             if not any(fnmatchcase(path, pattern) for pattern in self.layer_sparsity or ())
         }
-        left = np.geomspace(_MILDEST, (1.0 - self.sparsity) / _DEEPER, _LEVELS)
+        sparsity = self._sparsity_of(work.kernels.values())
+        left = np.geomspace(_MILDEST, (1.0 - sparsity) / _DEEPER, _LEVELS)
         loss = TaskLoss(work.context.data.task, work.network.model, work.batches)
         curves = scan(work.network.model, "prune", (1.0 - left).tolist(), loss, only=found)
         sizes = {path: math.prod(kernel.shape) for path, kernel in found.items()}
         costs = {path: partial(_weights_left, size) for path, size in sizes.items()}
-        chosen = spread(curves, costs, (1.0 - self.sparsity) * sum(sizes.values()))
+        chosen = spread(curves, costs, (1.0 - sparsity) * sum(sizes.values()))
         text = ", ".join(f"{path} {sparsity:.1%}" for path, sparsity in chosen.items())
         work.context.note(f"sparsity by sensitivity: {text}")
         return chosen
@@ -316,10 +333,18 @@ class Prune:
                 f"Received: {list(self.exclude)}; weights: {', '.join(everything)}"
             )
         if self.pattern == "unstructured":
-            return _Targets(chosen, self._unstructured(list(chosen), spread_over))
+            return _Targets(chosen, self._unstructured(chosen, spread_over))
         return self._n_of_m(model, chosen)
 
-    def _unstructured(self, paths: list[str], spread_over: Mapping[str, float]) -> Unstructured:
+    def _sparsity_of(self, weights: Iterable[keras.Variable]) -> float:
+        if self.weights_left is None:
+            return self.sparsity
+        return max(0.0, 1.0 - self.weights_left / sum(math.prod(w.shape) for w in weights))
+
+    def _unstructured(
+        self, chosen: Mapping[str, keras.Variable], spread_over: Mapping[str, float]
+    ) -> Unstructured:
+        paths, sparsity = list(chosen), self._sparsity_of(chosen.values())
         of_layers = self.layer_sparsity or {}
         for pattern in of_layers:
             if not any(fnmatchcase(path, pattern) for path in paths):
@@ -336,11 +361,11 @@ class Prune:
             elif path in spread_over:
                 groups.append(((index,), spread_over[path]))
             elif self.scope == "layerwise":
-                groups.append(((index,), self.sparsity))
+                groups.append(((index,), sparsity))
             else:
                 competing.append(index)
         if competing:
-            groups.append((tuple(competing), self.sparsity))
+            groups.append((tuple(competing), sparsity))
         return Unstructured(tuple(groups))
 
     def _n_of_m(self, model: keras.Model, chosen: dict[str, keras.Variable]) -> _Targets:

@@ -218,6 +218,17 @@ def test_a_layer_may_have_its_own_sparsity(bench: Bench) -> None:
         apply(Prune(layer_sparsity={"logit/kernel": 0.5}), bench.fresh(), bench)
 
 
+@pytest.mark.parametrize("scope", ["global", "layerwise", "sensitivity"])
+def test_a_count_of_weights_is_what_stays(bench: Bench, scope: str) -> None:
+    stage = Prune(weights_left=100, scope=scope, schedule="one_shot", epochs=1)
+    zeros = zeros_of(apply(stage, bench.fresh(), bench))
+    assert sum((~z).sum() for z in zeros.values()) == pytest.approx(100, abs=2)
+    with pytest.raises(
+        InputError, match=r"weights_left must be below the [\d,]+ weights.*1,000,000"
+    ):
+        Prune(weights_left=10**6).plan(preflight(bench.fresh()))
+
+
 @pytest.mark.parametrize("scope", ["global", "layerwise"])
 def test_no_layer_is_emptied_and_it_is_said(bench: Bench, scope: str) -> None:
     network = bench.fresh()
@@ -302,6 +313,8 @@ def test_a_second_pruning_goes_on_from_the_first(bench: Bench) -> None:
     [
         ({"pattern": "n_of_m", "n": 4, "m": 4}, "n must be below m. Received: n=4, m=4"),
         ({"pattern": "n_of_m", "layer_sparsity": {"*": 0.5}}, "layer_sparsity cannot be met"),
+        ({"pattern": "n_of_m", "weights_left": 9}, "weights_left counts .*weights_left=9"),
+        ({"layer_sparsity": {"*": 0.5}, "weights_left": 9}, "weights_left counts .*neither"),
         ({"criterion": "l0", "schedule": "iterative"}, "polynomial or one_shot.*iterative"),
         ({"criterion": "movement", "epochs": 1}, "epochs must be >= 2.*Received: epochs=1"),
         ({"schedule": "iterative", "rounds": 9}, "epochs must be >= rounds.*rounds=9"),
