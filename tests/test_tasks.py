@@ -63,6 +63,12 @@ CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = 
          *PRUNED],
         "token_accuracy", 0.8,
     ),
+    "series": (
+        made_data.steps_file,
+        ["task=tagging", "arch=cnn1d", "arch.filters=[16,16]", "arch.kernel_sizes=[5,3]",
+         "arch.per_step=true", "train.epochs=5", *CUT],
+        "token_accuracy", 0.8,
+    ),
     "fields": (
         made_data.fields_file,
         ["data=npz_fields", "data.fields={image:values,text:tokens}", "arch=fusion",

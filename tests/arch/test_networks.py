@@ -32,6 +32,12 @@ def logits(model: keras.Model) -> np.ndarray:
         ("lenet5", (28, 28, 1), {}, 431_080),
         ("cnn", (28, 28, 1), {}, 241_546),
         ("resnet", (32, 32, 3), {"depth": 8}, 78_666),
+        (
+            "cnn1d",
+            (96, 3),
+            {"filters": [16, 32], "kernel_sizes": [5, 3]},
+            3 * 5 * 16 + 4 * 16 + 16 * 3 * 32 + 4 * 32 + 330,
+        ),
         ("rnn", (49, 10, 1), {"cell": "gru"}, 3 * (10 * 64 + 64 * 64 + 2 * 64) + 650),
         # The convolutions of VGG-16 as in keras.applications, and 512 * 10 + 10 for the logits.
         (
@@ -236,3 +242,16 @@ def test_mobilenet_keeps_a_last_map_of_four():
     for side, last in [(8, 4), (28, 4), (32, 4), (64, 4), (224, 7)]:
         pool = build("mobilenet", (side, side, 1)).get_layer("global_pool")
         assert pool.input.shape[1:3] == (last, last)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((64,), {}, r"cnn1d needs series .*Received: shape=\(64,\)"),
+        ((64, 2), {"filters": [8]}, r"kernel_sizes must be as many .*filters=\[8\]"),
+        ((64, 2), {"strides": 2, "per_step": True}, r"per_step needs arch.strides=1.*strides=2"),
+    ],
+)
+def test_cnn1d_refuses_what_does_not_fit(shape, options, message):
+    with pytest.raises(ArchError, match=message):
+        build("cnn1d", shape, **options)
