@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from netopt_cli.errors import DataError, InputError
 from netopt_cli.inputs import PADDING, UNKNOWN
+from netopt_cli.readers import require_file
 
 Unit = Literal["word", "character", "subword"]
 
@@ -101,8 +102,9 @@ def train_encoder(
     word_ngrams: int = 1,
     character_ngrams: tuple[int, int] = (0, 0),
     buckets: int = 0,
+    tokenizer: str | None = None,
 ) -> TextEncoder:
-    """Trains a vocabulary.
+    """Trains a vocabulary, or reads the one of an encoder that is trained already.
 
     Args:
         texts: Of the training split alone.
@@ -110,7 +112,40 @@ def train_encoder(
             `subword`: byte pair encoding of words (Sennrich et al., 2016).
         vocabulary: Most tokens, padding and unknown included.
         least_count: Rarer ones are unknown.
+        tokenizer: A `tokenizer.json` of Hugging Face; `unit` to `lowercase` are not asked then.
+
+    Raises:
+        DataError: No token is frequent enough, or the file is none that can be used.
     """
+    found = (
+        _read_tokenizer(tokenizer)
+        if tokenizer is not None
+        else _trained(texts, unit, vocabulary, least_count, lowercase)
+    )
+    has_ngrams = word_ngrams > 1 or character_ngrams[1]
+    return TextEncoder(found, length, word_ngrams, character_ngrams, buckets if has_ngrams else 0)
+
+
+def _read_tokenizer(file: str) -> Tokenizer:
+    path = require_file(file)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The package raises Exception itself.
+        raise DataError(f"{path} is no tokenizer of Hugging Face: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    padding = tokenizer.id_to_token(PADDING)
+    if padding is None or "pad" not in padding.lower():
+        raise DataError(
+            f"{path}: the first token must be what short texts are padded with, as [PAD] of BERT. "
+            f"Received: {padding!r}"
+        )
+    return tokenizer
+
+
+def _trained(
+    texts: Sequence[str], unit: Unit, vocabulary: int, least_count: int, lowercase: bool
+) -> Tokenizer:
     is_subword = unit == "subword"
     trainer = trainers.BpeTrainer if is_subword else trainers.WordLevelTrainer
     tokenizer = Tokenizer((models.BPE if is_subword else models.WordLevel)(unk_token="[UNK]"))
@@ -133,10 +168,7 @@ def train_encoder(
         raise DataError(
             f"No token occurs {least_count} times in the training texts: lower data.least_count."
         )
-    has_ngrams = word_ngrams > 1 or character_ngrams[1]
-    return TextEncoder(
-        tokenizer, length, word_ngrams, character_ngrams, buckets if has_ngrams else 0
-    )
+    return tokenizer
 
 
 def _all_ngrams(

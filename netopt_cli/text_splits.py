@@ -39,6 +39,7 @@ class TextOptions(TypedDict, total=False):
     word_ngrams: Count
     character_ngrams: tuple[Annotated[int, Bounded(ge=0)], Annotated[int, Bounded(ge=0)]]
     buckets: Count
+    tokenizer: str | None
 
 
 def assemble_texts(

@@ -80,7 +80,10 @@ def images() -> Dataset:
     )  # fmt: skip
 
 
-ARCH_NEEDS = {"keras_model": lambda folder: [f"arch.path={saved_model(folder)}"]}
+ARCH_NEEDS = {
+    "keras_model": lambda folder: [f"arch.path={saved_model(folder)}"],
+    "text_encoder": lambda folder: [f"arch.path={saved_encoder(folder)}"],
+}
 
 
 def saved_model(folder: Path) -> Path:
@@ -88,6 +91,15 @@ def saved_model(folder: Path) -> Path:
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
     path = folder / "own.keras"
     keras.Model(inputs, keras.layers.Dense(4)(x)).save(path)
+    return path
+
+
+def saved_encoder(folder: Path) -> Path:
+    tokens = keras.Input((None,), dtype="int32", name="token_ids")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    x = keras.layers.Embedding(20, 8)(tokens) * keras.ops.cast(mask, "float32")[..., None]
+    path = folder / "encoder.keras"
+    keras.Model({"token_ids": tokens, "padding_mask": mask}, keras.layers.Dense(8)(x)).save(path)
     return path
 
 
@@ -128,8 +140,8 @@ OF_TASKS: dict[str, Callable[[], Dataset]] = {
 }
 """Archs for samples, or for outputs, of a kind of their own."""
 
-FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "transformer"}
-FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn"}
+FOR_TEXTS = {"bag_of_embeddings", "rnn", "text_cnn", "text_encoder", "transformer"}
+FOR_TEXTS_ALONE = {"bag_of_embeddings", "text_cnn", "text_encoder"}
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 import inspect
 import re
-import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -15,12 +13,11 @@ from netopt_cli.graph.rebuild import (
     activation_of,
     as_functional,
     head,
-    layers,
     plain_copy,
     rebuild,
     tail,
 )
-from netopt_cli.keras_file import check_keras_file
+from netopt_cli.loaded_network import first_line, load_network
 
 _PROBABILITIES = {"softmax", "sigmoid", "log_softmax"}
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -81,7 +78,7 @@ def build(
     inner_shape = shape if resize is None else (resize, resize, shape[-1])
 
     if path is not None:
-        model = _load(Path(path).expanduser(), inner_shape)
+        model = load_network(path, inner_shape)
     else:
         model = _application(str(application), weights, inner_shape, classes)
     return _fit_to_data(
@@ -92,60 +89,6 @@ def build(
         drop_preprocessing=application is not None,
         may_replace=head == "auto",
     )
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> keras.Model:
-    if path.is_dir():
-        path = _last_stage(path)
-    if path.suffix not in {".keras", ".h5", ".hdf5"}:
-        raise ArchError(f"arch.path must be a .keras or .h5 file. Received: path={path}")
-    if not path.is_file():
-        raise ArchError(f"arch.path does not exist or is not a file. Received: path={path}")
-    unknown = [
-        name
-        for name in sorted(check_keras_file(path))
-        if keras.saving.get_registered_object(name) is None
-    ]
-    if unknown:
-        raise ArchError(
-            f"arch.path has a class that is not Keras' own: '{unknown[0]}' in {path}. Register it "
-            "with @keras.saving.register_keras_serializable() and name the module that defines it "
-            "with --allow MODULE, if you trust it"
-        )
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly any class on a damaged or hostile file.
-        if "lambda" in str(error).lower():
-            raise ArchError(_refused_lambda(path)) from error
-        raise ArchError(
-            f"arch.path holds no Keras model that can be loaded in safe mode: {path} "
-            f"({_first_line(error)})"
-        ) from error
-    if isinstance(model, keras.Sequential) and not model.built:
-        try:
-            model.build((None, *shape))
-        except ValueError as error:
-            raise ArchError(
-                f"The model of {path} cannot be built for inputs of shape {shape}: "
-                f"{_first_line(error)}"
-            ) from error
-    if any(isinstance(layer, keras.layers.Lambda) for layer in layers(model)):
-        raise ArchError(_refused_lambda(path))
-    return model
-
-
-def _last_stage(run: Path) -> Path:
-    """Returns the network of the last stage of a run, or of its baseline when there is none."""
-    stages = {
-        int(file.parent.name.partition("-")[0]): file
-        for file in run.glob("[0-9]*-*/model.keras")
-        if not file.parent.name.endswith("-control")
-    }
-    if not stages:
-        raise ArchError(
-            f"arch.path is a directory without a stage's model.keras. Received: path={run}"
-        )
-    return stages[max(stages)]
 
 
 def _application(
@@ -174,7 +117,7 @@ def _application(
     except Exception as error:  # keras.utils.get_file raises a bare Exception when offline.
         raise ArchError(
             f"The imagenet weights of {function.__name__} cannot be downloaded. Go online once, or "
-            f"set arch.weights=null for new weights ({_first_line(error)})"
+            f"set arch.weights=null for new weights ({first_line(error)})"
         ) from error
 
 
@@ -190,7 +133,7 @@ def _new_application(
         if minimum is None:
             raise ArchError(
                 f"{function.__name__} cannot be built for images of shape {shape}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
         side = minimum[1]
         raise ArchError(
@@ -266,7 +209,7 @@ def _fit_to_data(
             inputs=keras.tree.map_structure(lambda _: inputs, graph.input),
         )
     except ValueError as error:
-        raise ArchError(f"{_misfit(graph, seen)}: {_first_line(error)}") from error
+        raise ArchError(f"{_misfit(graph, seen)}: {first_line(error)}") from error
     unfit = [
         name for name in unfit if not (replaces and old_head is not None and name == old_head.name)
     ]
@@ -290,15 +233,3 @@ def _misfit(graph: keras.Model, given: keras.KerasTensor) -> str:
         f"Model '{graph.name}' was made for inputs of shape {made_for} and cannot be rebuilt for "
         f"{given.shape[1:]}.{advice} Reason"
     )
-
-
-def _refused_lambda(path: Path) -> str:
-    return (
-        f"arch.path has a Lambda layer, which can run any code, and is refused: {path}. "
-        "Replace the Lambda by a built-in layer and save the model again"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return textwrap.shorten(first, width=200, placeholder=" …")

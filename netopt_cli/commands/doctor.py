@@ -37,6 +37,7 @@ _EXTRAS = {
         "sending results to MLflow or Weights & Biases",
     ),
     "tfds": (("tensorflow_datasets",), "data sets of TensorFlow Datasets"),
+    "keras_hub": (("keras_hub",), "encoders of texts from KerasHub"),
     "ray": (("hydra_plugins.hydra_ray_launcher",), "sweeps on a Ray cluster"),
 }
 

@@ -11,6 +11,7 @@ import pytest
 from command_line import CommandLine
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from netopt_cli.data import imdb, reuters, text_csv
 from netopt_cli.errors import DataError
@@ -209,3 +210,21 @@ def test_what_does_not_go_together_is_refused_before_training(
     ran = netopt("train", *data, *words, "hydra.run.dir=run")
     assert (ran.returncode, message in ran.stderr) == (2, True), ran.stderr
     assert not (netopt.folder / "run").exists()
+
+
+def test_the_vocabulary_of_a_trained_encoder(reviews: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "film": 2}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_padding(length=3)
+    file = tmp_path / "tokenizer.json"
+    tokenizer.save(str(file))
+    data = load(reviews, text=OPTIONS | {"tokenizer": str(file)})
+    encoder = data.reader.encoder
+    assert encoder.vocabulary == 3
+    np.testing.assert_array_equal(encoder(["film zebra"]), [[2, 1, 0, 0, 0, 0, 0, 0]])
+    Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]")).save(str(file))
+    with pytest.raises(DataError, match=r"padded with, as \[PAD\].*Received: 'the'"):
+        load(reviews, text=OPTIONS | {"tokenizer": str(file)})
+    file.write_text("{}")
+    with pytest.raises(DataError, match=r"tokenizer.json is no tokenizer"):
+        load(reviews, text=OPTIONS | {"tokenizer": str(file)})
