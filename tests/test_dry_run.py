@@ -107,6 +107,7 @@ def test_from_the_command_line(netopt: CommandLine) -> None:
     assert not list(netopt.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_sweep_as_json(netopt: CommandLine) -> None:
     done = netopt(
         "train", "-m", *SMALL, "opt=[prune,regularize]", "opt.regularize.start=current,scratch",

@@ -44,6 +44,7 @@ def test_a_run_by_hand(netopt: CommandLine) -> None:
         assert chatter not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_a_complete_run_for_each_cell(netopt: CommandLine) -> None:
     done = netopt(
         "train", "-m", "arch=mlp,lenet5", "opt=none,[prune,quantize]", *FAST[2:], "--quiet",
@@ -133,7 +134,7 @@ def test_a_control_c_keeps_the_record(netopt: CommandLine) -> None:
     # Each replica sees its part of the batch, and moves the ranges of activations by that.
     [
         pytest.param(("opt=prune", "opt.prune.epochs=1"), 1e-3, id="prune", marks=pytest.mark.slow),
-        pytest.param(("opt=qat", "opt.qat.epochs=1"), 1e-2, id="qat"),
+        pytest.param(("opt=qat", "opt.qat.epochs=1"), 1e-2, id="qat", marks=pytest.mark.slow),
     ],
 )
 def test_mirrored_replicas_compute_what_one_device_does(

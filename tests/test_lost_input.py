@@ -131,7 +131,7 @@ def test_a_directory_that_is_read_only(capfd: Capture) -> None:
     assert stages() == ["baseline", "regularize"]
 
 
-@pytest.mark.parametrize("how", ["gone", "truncated"])
+@pytest.mark.parametrize("how", ["gone", pytest.param("truncated", marks=pytest.mark.slow)])
 def test_an_image_that_is_lost_while_it_is_in_use(
     how: str, once_there_is_a_baseline: Callable[[Act], None], capfd: Capture
 ) -> None:
@@ -175,6 +175,7 @@ def test_a_run_does_not_go_on_with_other_data(
     assert stages() == ["baseline", "regularize"]
 
 
+@pytest.mark.slow
 def test_seeds_are_of_the_same_data(
     once_there_is_a_baseline: Callable[[Act], None], capfd: Capture
 ) -> None:

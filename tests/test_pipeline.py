@@ -111,6 +111,7 @@ def test_a_control_that_equals_the_baseline_is_not_trained_again(tmp_path: Path)
     ]
 
 
+@pytest.mark.slow
 def test_distilling_longer_than_the_baseline_gets_a_student_alone(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=distill", "opt.distill.teacher=mlp", "opt.distill.teacher_epochs=1",
@@ -144,6 +145,7 @@ def test_an_equal_setting_said_aloud_needs_no_control_of_its_own(tmp_path: Path)
     assert names(rows)[1:] == [("regularize", "stage", "baseline")]
 
 
+@pytest.mark.slow
 def test_quantizing_first_does_not_change_where_a_stage_starts(tmp_path: Path) -> None:
     rows = run(tmp_path, "opt=[quantize,regularize]")
     assert names(rows)[1:] == [

@@ -85,7 +85,12 @@ CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = {"regression", "multi_label", "anomaly", "verification", "segmentation", "detection"}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
 def test_a_task_is_learned_pruned_and_quantized(
     name: str, netopt: CommandLine, tmp_path: Path
 ) -> None:

@@ -278,6 +278,7 @@ def test_ctrl_c_ends_a_sweep(experiment: Stage, capfd: pytest.CaptureFixture[str
     assert last_line(capfd.readouterr().out).endswith("-sweep")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_an_experiment_names(
     experiment: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,9 +168,11 @@ def test_without_a_path_keras_is_asked(
             ["arch=transformer", "arch.width=16", "arch.depth=1", "arch.heads=4",
              "opt=[structured,lowrank,quantize]", "opt.structured.epochs=1",
              "opt.lowrank.epochs=1"], marks=pytest.mark.slow),
-        ["arch=rnn", "arch.cell=gru", "arch.units=[8]", "arch.width=8",
-         "opt=[distill,structured,quantize]", "arch@opt.distill.teacher=transformer",
-         "opt.distill.epochs=1", "opt.distill.teacher_epochs=1", "opt.structured.epochs=1"],
+        pytest.param(
+            ["arch=rnn", "arch.cell=gru", "arch.units=[8]", "arch.width=8",
+             "opt=[distill,structured,quantize]", "arch@opt.distill.teacher=transformer",
+             "opt.distill.epochs=1", "opt.distill.teacher_epochs=1", "opt.structured.epochs=1"],
+            marks=pytest.mark.slow),
     ],
     ids=["bag_of_embeddings", "text_cnn", "transformer", "rnn"],
 )  # fmt: skip

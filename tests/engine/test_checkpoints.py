@@ -115,11 +115,11 @@ def undisturbed(blobs_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize(
     ("case", "at_step"),
     [
-        ("plain", 1),
+        pytest.param("plain", 1, marks=pytest.mark.slow),
         ("plain", 40),
-        ("pruning along a ramp", 14),
+        pytest.param("pruning along a ramp", 14, marks=pytest.mark.slow),
         ("pruning along a ramp", 40),
-        ("moving average", 14),
+        pytest.param("moving average", 14, marks=pytest.mark.slow),
         ("stochastic average", 14),
     ],
 )

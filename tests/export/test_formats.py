@@ -60,6 +60,7 @@ def test_completion_knows_the_formats():
     assert candidates("netopt train export=[litert,o") == ["export=[litert,onnx"]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_measures_and_tables_every_format(netopt: CommandLine):
     done = netopt(
         "train", "arch=mlp", "arch.hidden=[16]", "opt=quantize", "train.epochs=1",

@@ -152,7 +152,9 @@ def test_ratio_is_of_the_full_rank():
     assert choice.ranks == (6,)
 
 
-@pytest.mark.parametrize("amount", [0.7, 0.4, 0.15])
+@pytest.mark.parametrize(
+    "amount", [0.7, *(pytest.param(a, marks=pytest.mark.slow) for a in (0.4, 0.15))]
+)
 def test_macs_are_a_budget_of_the_whole_model(amount):
     model = resnet.build((16, 16, 3), 10)
     before = count_macs(freeze(model).traced.graph).total

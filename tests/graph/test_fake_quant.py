@@ -95,8 +95,17 @@ def outputs(model: keras.Model) -> np.ndarray:
     return model(X, training=False).numpy()
 
 
-@pytest.mark.parametrize("net", [plain, residual, depthwise])
-@pytest.mark.parametrize(("method", "bits"), [("minmax", 8), ("lsq", 4)])
+@pytest.mark.parametrize(
+    ("net", "method", "bits"),
+    [
+        (plain, "minmax", 8),
+        (residual, "lsq", 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((depthwise, "minmax", 8), (depthwise, "lsq", 4), (residual, "minmax", 8))
+        ),
+    ],
+)
 def test_the_file_computes_what_the_network_computes(net, method: str, bits: int) -> None:
     original = lived_in(net())
     model = quantized(original, method=method, bits_of=lambda path: bits)
@@ -147,7 +156,7 @@ def test_weights_keep_their_paths_and_values() -> None:
     assert len(state) < len(model.weights)
 
 
-@pytest.mark.parametrize("method", ["minmax", "lsq"])
+@pytest.mark.parametrize("method", ["lsq", pytest.param("minmax", marks=pytest.mark.slow)])
 def test_saved_and_loaded_it_is_the_same(method: str, tmp_path: Path) -> None:
     model = quantized(lived_in(residual()), method=method)
     model.save(tmp_path / "model.keras")

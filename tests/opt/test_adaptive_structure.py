@@ -122,6 +122,7 @@ def test_the_file_skips_what_its_gate_closes(bench: Bench, tmp_path: Path) -> No
     np.testing.assert_allclose(reloaded(model, tmp_path)(x), model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gates_are_trained_to_the_target(bench: Bench) -> None:
     stage = DynamicDepth(target=0.5, penalty=20.0, epochs=10, learning_rate=0.02)
     result = apply(stage, bench.build(residual), bench)
@@ -233,6 +234,7 @@ def test_what_cannot_work_is_refused_before_training(
     assert all(word in str(error.value) for word in words), error.value
 
 
+@pytest.mark.slow
 def test_every_width_has_a_row_in_int8_too(netopt: CommandLine, tmp_path: Path) -> None:
     done = netopt(
         "train", "arch=mlp", "arch.hidden=[16,16]", "train.epochs=1", "data.train_limit=200",

@@ -60,6 +60,7 @@ def test_the_loop_of_the_file_computes_what_the_network_does(
     np.testing.assert_allclose(loaded(x), model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dearer_step_is_taken_less_often(bench: Bench) -> None:
     def steps(cost: float) -> float:
         stage = AdaptiveTime(ponder_cost=cost, epochs=10, learning_rate=0.05)

@@ -39,7 +39,10 @@ def hard(blobs_data: Dataset) -> Dataset:
     return Dataset(**vars(blobs_data) | splits)
 
 
-@pytest.mark.parametrize("method", ["pgd", "fgsm", "free", "trades"])
+@pytest.mark.parametrize(
+    "method",
+    ["pgd", *(pytest.param(m, marks=pytest.mark.slow) for m in ("fgsm", "free", "trades"))],
+)
 def test_each_method_makes_the_network_robust(method: str, hard: Dataset) -> None:
     bench = Bench(hard, epochs=20)
     plain = bench.fit(bench.fresh(), epochs=20)
@@ -51,6 +54,7 @@ def test_each_method_makes_the_network_robust(method: str, hard: Dataset) -> Non
     assert "38.25 in the values of the data" in bench.notes[0]
 
 
+@pytest.mark.slow
 def test_later_stages_go_on_against_the_attack_unless_told_otherwise(hard: Dataset) -> None:
     def robustness(**options) -> float:
         bench = Bench(hard, epochs=20)
@@ -126,6 +130,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_the_command_line_with_pruning_and_the_table(netopt: CommandLine) -> None:
     done = netopt(
         "train", *TINY, "opt=[adversarial,prune]", "opt.adversarial.steps=2", "opt.prune.epochs=1",
@@ -144,6 +149,7 @@ def test_from_the_command_line_with_pruning_and_the_table(netopt: CommandLine) -
     assert "doubtful" in (netopt.folder / folder / "robustness.md").read_text()
 
 
+@pytest.mark.slow
 def test_free_training_on_replicas(netopt: CommandLine) -> None:
     done = netopt.alone(
         "train", *TINY, "opt=adversarial", "opt.adversarial.method=free", "--quiet",

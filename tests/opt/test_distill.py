@@ -64,7 +64,9 @@ class Remembering(Bench):
         return super().fit(network, **how)
 
 
-@pytest.mark.parametrize("method", ["features", "contrastive"])
+@pytest.mark.parametrize(
+    "method", ["features", pytest.param("contrastive", marks=pytest.mark.slow)]
+)
 def test_projections_are_trained_with_the_student(method: str, bench: Bench) -> None:
     teacher = bench.fit(bench.build(wide), epochs=4).model
     student = bench.build(convolutional).model
@@ -86,7 +88,10 @@ def test_projections_are_trained_with_the_student(method: str, bench: Bench) -> 
     np.testing.assert_array_equal(head[0], student.get_layer("logits").get_weights()[0])
 
 
-@pytest.mark.parametrize("method", ["attention", "relational", "similarity"])
+@pytest.mark.parametrize(
+    "method",
+    ["attention", *(pytest.param(m, marks=pytest.mark.slow) for m in ("relational", "similarity"))],
+)
 def test_each_method_brings_its_features_nearer_to_the_teachers(
     method: str, blobs_data: Dataset
 ) -> None:
@@ -161,6 +166,7 @@ def test_the_student_of_a_transfer_set_gets_few_samples_and_never_a_class(
     assert of_student.validation is blobs_data.validation
 
 
+@pytest.mark.slow
 def test_a_class_that_was_never_shown_is_recalled_after_its_bias_is_set(
     blobs_data: Dataset,
 ) -> None:
@@ -177,6 +183,7 @@ def test_a_class_that_was_never_shown_is_recalled_after_its_bias_is_set(
     assert any("class c, not in the transfer set: bias raised" in note for note in bench.notes)
 
 
+@pytest.mark.slow
 def test_a_worse_teacher_is_said_and_a_better_one_is_not(bench: Bench) -> None:
     trained = bench.fit(bench.fresh(), epochs=6)
     apply(Distill(teacher=build, teacher_epochs=0, epochs=1), trained, bench)
@@ -195,7 +202,11 @@ def untrained(shape: tuple[int, ...], classes: int) -> keras.Model:
 
 @pytest.mark.parametrize(
     ("combine", "weights", "best"),
-    [("weighted", (1.0, 1e-6), 0), ("weighted", (1e-6, 1.0), 1), ("per_sample", (), 0)],
+    [
+        pytest.param("weighted", (1.0, 1e-6), 0, marks=pytest.mark.slow),
+        ("weighted", (1e-6, 1.0), 1),
+        ("per_sample", (), 0),
+    ],
 )
 def test_several_teachers_are_heard_by_their_weights(
     combine: str, weights: tuple[float, ...], best: int, blobs_data: Dataset
@@ -248,6 +259,7 @@ def test_born_again_generations_learn_from_the_one_before(bench: Bench) -> None:
     assert [note[:13] for note in bench.notes] == ["generation 1:", "generation 2:"]
 
 
+@pytest.mark.slow
 def test_peers_train_too_and_agree_with_the_network(blobs_data: Dataset) -> None:
     peers: list[keras.Model] = []
 

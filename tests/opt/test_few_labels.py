@@ -208,6 +208,7 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
         return {f"{row['stage']} {row['role']}": row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_stages_combine_and_the_labels_are_a_column(netopt: CommandLine) -> None:
     words = (
         "train", *FAST, "opt=[active,fixmatch,structured,quantize]", "opt.active.labels=7",
