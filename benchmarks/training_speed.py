@@ -73,7 +73,7 @@ class Contender:
 
             def epoch() -> float:
                 loop.next_epoch(Interruption())
-                return loop.history[-1].images_per_second
+                return loop.history[-1].samples_per_second
 
             return epoch
 

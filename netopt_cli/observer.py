@@ -24,7 +24,7 @@ class Epoch:
     val_score: float
     learning_rate: float
     seconds: float
-    images_per_second: float
+    samples_per_second: float
     metric: str = ACCURACY
 
     def columns(self) -> dict[str, Any]:

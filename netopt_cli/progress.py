@@ -174,7 +174,7 @@ def _line(epoch: Epoch) -> str:
         f"{epoch.stage}  epoch {epoch.epoch}/{epoch.epochs}  loss {_loss(epoch.loss)}"
         f"{_score(epoch.metric, epoch.score)}  val_loss {_loss(epoch.val_loss)}"
         f"{_score(f'val_{epoch.metric}', epoch.val_score)}  {epoch.seconds:.1f} s  "
-        f"{epoch.images_per_second:,.0f} images/s"
+        f"{epoch.samples_per_second:,.0f} samples/s"
     )
 
 

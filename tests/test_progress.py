@@ -33,13 +33,13 @@ def test_a_score_is_called_by_its_metric() -> None:
     assert plain(epoch()) == [
         "prune  step 5/10  loss 0.5000  accuracy 0.8000",
         "prune  epoch 2/3  loss 0.5000  accuracy 0.8000  val_loss 0.6000  val_accuracy 0.7000  "
-        "1.0 s  1,000 images/s",
+        "1.0 s  1,000 samples/s",
         "prune  goes on after epoch 2/3  val_accuracy 0.7000",
     ]
     assert plain(epoch("ndcg_at_10", math.nan)) == [
         "prune  step 5/10  loss 0.5000",
         "prune  epoch 2/3  loss 0.5000  val_loss 0.6000  val_ndcg_at_10 0.7000  "
-        "1.0 s  1,000 images/s",
+        "1.0 s  1,000 samples/s",
         "prune  goes on after epoch 2/3  val_ndcg_at_10 0.7000",
     ]
 

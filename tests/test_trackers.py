@@ -199,7 +199,7 @@ def test_a_history_calls_scores_by_their_metric(tmp_path: Path) -> None:
     header = (tmp_path / "history.csv").read_text().splitlines()[0]
     assert header == (
         "stage,epoch,epochs,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,"
-        "images_per_second"
+        "samples_per_second"
     )
     record.add_epoch(replace(epoch("prune", 1), metric="ndcg_at_10", score=math.nan))
     first, second = csv.DictReader((tmp_path / "history.csv").open())

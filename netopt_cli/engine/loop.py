@@ -300,7 +300,7 @@ class TrainingLoop:
             metric=self._data.task.metric,
             learning_rate=cursor.learning_rate,
             seconds=cursor.seconds + time.perf_counter() - started,
-            images_per_second=steps * self._feed.batch_size / cursor.seconds,
+            samples_per_second=steps * self._feed.batch_size / cursor.seconds,
         )
 
     @contextmanager

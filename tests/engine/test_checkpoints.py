@@ -137,7 +137,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     model, result = train(blobs_data, tmp_path / "a", modifiers)
     assert result.origin == "taken up"
     for row, right in zip(result.epochs, expected.epochs, strict=True):
-        timeless = {"seconds": 0.0, "images_per_second": 0.0}
+        timeless = {"seconds": 0.0, "samples_per_second": 0.0}
         assert replace(row, **timeless) == replace(right, **timeless)
     for found, right in zip(model.get_weights(), expected_model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, right)
