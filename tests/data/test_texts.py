@@ -220,13 +220,13 @@ def test_the_vocabulary_of_a_trained_encoder(reviews: Path, tmp_path: Path) -> N
     tokenizer.enable_padding(length=3)
     file = tmp_path / "tokenizer.json"
     tokenizer.save(str(file))
-    data = load(reviews, text=OPTIONS | {"tokenizer": str(file)})
+    data = text_csv.load(0, path=str(reviews), text=OPTIONS | {"tokenizer": str(file)})
     encoder = data.reader.encoder
     assert encoder.vocabulary == 3
     np.testing.assert_array_equal(encoder(["film zebra"]), [[2, 1, 0, 0, 0, 0, 0, 0]])
     Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]")).save(str(file))
     with pytest.raises(DataError, match=r"padded with, as \[PAD\].*Received: 'the'"):
-        load(reviews, text=OPTIONS | {"tokenizer": str(file)})
+        text_csv.load(0, path=str(reviews), text=OPTIONS | {"tokenizer": str(file)})
     file.write_text("{}")
     with pytest.raises(DataError, match=r"tokenizer.json is no tokenizer"):
-        load(reviews, text=OPTIONS | {"tokenizer": str(file)})
+        text_csv.load(0, path=str(reviews), text=OPTIONS | {"tokenizer": str(file)})
