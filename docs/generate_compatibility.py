@@ -96,6 +96,9 @@ TEACHERS = {
     "task=anomaly": "autoencoder", "task=verification": "siamese",
 }  # fmt: skip
 
+BUDGETED = {"active", "fixmatch", "pseudo_label"}
+"""Steps that learn from samples without labels, which there must be."""
+
 
 def write_data(folder: Path) -> None:
     """Images of noise with a bright corner for each class, texts of two words each, ratings of two
@@ -133,6 +136,8 @@ def settings_of(arch: str, opt: str) -> list[str]:
     data = DATA.get(arch, IMAGES)
     tiny = [f"arch.{word}" for word in TINY_ARCH.get(arch, [])]
     words = [f"arch={arch}", *data, *tiny, f"opt={opt}"]
+    if opt in BUDGETED and data is not RATINGS:
+        words.append("data.labels_per_class=4")
     if "epochs" in node:
         words.append(f"opt.{opt}.epochs=1")
     if "teacher_epochs" in node:

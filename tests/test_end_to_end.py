@@ -189,6 +189,7 @@ def test_two_workers_save_the_same_statistics(netopt: CommandLine) -> None:
         assert not np.allclose(a, 0) and not np.allclose(a, 1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_ends_the_others(netopt: CommandLine) -> None:
     words = ["train", *FAST, "data=npz", "data.path=none.npz"]
     done = netopt.alone("launch", "--workers", "2", *words)

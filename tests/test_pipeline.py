@@ -128,6 +128,7 @@ def test_distilling_longer_than_the_baseline_gets_a_student_alone(tmp_path: Path
     assert (tmp_path / "teachers" / "1-mlp.keras").exists()
 
 
+@pytest.mark.slow
 def test_the_control_of_an_early_stop_runs_as_many_epochs(tmp_path: Path) -> None:
     run(
         tmp_path, "opt=prune", "opt.prune.epochs=12", "train.early_stopping_epochs=1",
@@ -140,6 +141,7 @@ def test_the_control_of_an_early_stop_runs_as_many_epochs(tmp_path: Path) -> Non
     assert control["kept_epoch"] > 0.6 * 12, "the control chooses among the same epochs"
 
 
+@pytest.mark.slow
 def test_an_equal_setting_said_aloud_needs_no_control_of_its_own(tmp_path: Path) -> None:
     rows = run(tmp_path, "opt=regularize", "opt.regularize.learning_rate=0.001")
     assert names(rows)[1:] == [("regularize", "stage", "baseline")]
@@ -155,6 +157,7 @@ def test_quantizing_first_does_not_change_where_a_stage_starts(tmp_path: Path) -
     assert rows[2]["size_bytes"] < 0.5 * rows[0]["size_bytes"], "the recipe travels on"
 
 
+@pytest.mark.slow
 def test_a_stage_after_one_that_began_anew_goes_on_from_it(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=[regularize,distill]", "opt.distill.teacher=mlp", "opt.distill.epochs=1",
@@ -169,6 +172,7 @@ def test_a_stage_after_one_that_began_anew_goes_on_from_it(tmp_path: Path) -> No
     assert first_loss["distill"] > first_loss["regularize"], "it did not start from new weights"
 
 
+@pytest.mark.slow
 def test_zeros_survive_rewrites(tmp_path: Path) -> None:
     rows = run(
         tmp_path, "opt=[prune,quantize_friendly,regularize]", "opt.prune.epochs=1",
@@ -177,6 +181,7 @@ def test_zeros_survive_rewrites(tmp_path: Path) -> None:
     assert [row["sparsity"] for row in rows[1:]] == pytest.approx([0.8] * 3, abs=0.005)
 
 
+@pytest.mark.slow
 def test_layers_of_the_same_name_in_nested_models_are_all_pruned(tmp_path: Path) -> None:
     def block(units: int) -> keras.Model:
         inputs = keras.Input((units,))

@@ -98,6 +98,7 @@ def test_a_run_keeps_measures_and_tables_every_format(netopt: CommandLine):
     assert "exported files" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_further_format_there_is_no_such_table(netopt: CommandLine):
     done = netopt(
         "train", "arch=mlp", "arch.hidden=[8]", "train.epochs=1", "data.train_limit=200",

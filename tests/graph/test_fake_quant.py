@@ -118,6 +118,7 @@ def test_the_file_computes_what_the_network_computes(net, method: str, bits: int
     assert macs == count_macs(trace(original).traced.graph).total
 
 
+@pytest.mark.slow
 def test_int4_halves_the_file_and_stays_close() -> None:
     model = quantized(lived_in(residual()), bits_of=lambda path: 4, int4=True)
     expected, content = outputs(model), file_of(model)

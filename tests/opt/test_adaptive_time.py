@@ -72,6 +72,7 @@ def test_a_dearer_step_is_taken_less_often(bench: Bench) -> None:
     assert all(result.kept_epoch == 10 for result in bench.results)
 
 
+@pytest.mark.slow
 def test_all_steps_laid_out_can_be_int8_and_a_loop_cannot(bench: Bench) -> None:
     network = bench.build(small)
     with pytest.raises(InputError, match="loop=false"):

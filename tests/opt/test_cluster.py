@@ -61,6 +61,7 @@ def test_zeros_and_codebook_survive_what_follows(bench: Bench, preserve_zeros: b
     assert len(distinct(network)) <= 5
 
 
+@pytest.mark.slow
 def test_pruning_after_clustering_holds_both(bench: Bench) -> None:
     network = apply(Cluster(clusters=8, scope="global", epochs=1), bench.fresh(), bench)
     network = apply(Prune(sparsity=0.6, epochs=2), network, bench)

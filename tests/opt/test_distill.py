@@ -126,6 +126,7 @@ def measured(method: str, student: keras.Model, teacher: keras.Model, data: Data
     return float(np.mean((a - b) ** 2))
 
 
+@pytest.mark.slow
 def test_dkd_brings_the_student_to_the_teacher(blobs_data: Dataset) -> None:
     bench = Remembering(blobs_data)
     alone = bench.fit(bench.fresh(), epochs=12)
@@ -139,6 +140,7 @@ def test_dkd_brings_the_student_to_the_teacher(blobs_data: Dataset) -> None:
     )
 
 
+@pytest.mark.slow
 def test_unlabeled_means_that_no_label_is_read(blobs_data: Dataset) -> None:
     """A student of shuffled labels becomes the very same network."""
     shuffled = np.random.default_rng(0).permutation(blobs_data.train.y)
@@ -225,6 +227,7 @@ def test_several_teachers_are_heard_by_their_weights(
     assert int(np.argmin(distances)) == best
 
 
+@pytest.mark.slow
 def test_qat_while_distilling_in_one_stage(blobs_data: Dataset) -> None:
     def rounded(*, is_taught: bool) -> float:
         bench = Remembering(blobs_data)

@@ -117,6 +117,7 @@ def test_zeros_survive_and_are_kept(stage: Stage, bench: Bench, network: Network
         assert not variable.numpy()[zeros[path]].any()
 
 
+@pytest.mark.slow
 def test_training_recovers_what_the_rewrite_lost(bench: Bench) -> None:
     network = bench.fit(bench.build(build), epochs=8)
     before = bench.results[-1].val_score

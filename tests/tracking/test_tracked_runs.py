@@ -105,6 +105,7 @@ def test_tensorboard_has_each_epoch_once(resumed: Path) -> None:
     assert [step for step, _ in curve(resumed, "regularize", "val_loss")] == [1]
 
 
+@pytest.mark.slow
 def test_each_seed_is_a_run_of_its_own_in_their_group(place: CommandLine, resumed: Path) -> None:
     done = place(
         "train", *FAST, "seeds=[3,5]", "tracking=mlflow", "tracking.mlflow.models=true",
@@ -181,6 +182,7 @@ def leaving() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_takes_no_run_along(netopt: CommandLine, leaving: str) -> None:
     done = netopt.alone(
         "train", *FAST, "tracking=mlflow", "hydra.run.dir=run",
