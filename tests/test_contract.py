@@ -380,7 +380,8 @@ def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRESETS_OF_A_FILE = (
     "tfmot_job", "distill_few_samples", "distill_missing_class", "distill_mlp", "branchy_lenet",
-    "lora_shifted", "keywords_ds_cnn", "keywords_gru", "ml100k",
+    "lora_shifted", "keywords_ds_cnn", "keywords_gru", "ml100k", "reviews_bag", "reviews_gru",
+    "reviews_text_cnn", "reviews_transformer",
 )  # fmt: skip
 PRESET_NEEDS = {name: ["data.path=digits.npz"] for name in PRESETS_OF_A_FILE}
 

@@ -73,6 +73,7 @@ def test_a_sweep_leaves_a_complete_run_for_each_cell(netopt: CommandLine) -> Non
 TIMINGS = ["latency_ms_median", "latency_ms_p90", "peak_memory_bytes", "train_seconds"]
 
 
+@pytest.mark.slow
 def test_a_seed_among_others_is_the_run_of_that_seed_alone(netopt: CommandLine) -> None:
     words = [
         "train", *FAST, "arch.dropout=0.3", "opt=[prune,quantize]", "opt.prune.epochs=1",
@@ -268,6 +269,7 @@ def test_a_users_own_arch_opt_and_data(netopt: CommandLine) -> None:
 OWN_LAYER = """
 import keras
 
+@pytest.mark.slow
 @keras.saving.register_keras_serializable("mine")
 class Shift(keras.layers.Layer):
     def call(self, x):

@@ -152,6 +152,7 @@ def test_an_image_that_is_lost_while_it_is_in_use(
     assert stages() == ["baseline", "regularize"]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data(
     once_there_is_a_baseline: Callable[[Act], None], capfd: Capture
 ) -> None:

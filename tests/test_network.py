@@ -60,6 +60,7 @@ def cut_off(tmp_path: Path) -> CutOff:
     return CutOff(tmp_path)
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_the_network(cut_off: CutOff, tmp_path: Path) -> None:
     small = ("arch=mlp", "arch.hidden=[8]", "data.train_limit=200", "train.epochs=1")
     quick = ("target.timed_runs=5", "target.warmup_runs=1", "hydra.run.dir=runs/a")

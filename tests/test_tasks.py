@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Callable[[Path], Path] | None, list[str], str, float]] = 
 }  # fmt: skip
 
 
-QUICK = {"regression", "multi_label", "anomaly", "verification", "segmentation", "detection"}
+QUICK = {"regression", "multi_label", "detection"}
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,7 @@ def test_qat_while_distilling_in_one_stage(blobs_data: Dataset) -> None:
     assert rounded(is_taught=True) < 0.5 * rounded(is_taught=False)
 
 
+@pytest.mark.slow
 def test_born_again_generations_learn_from_the_one_before(bench: Bench) -> None:
     first = bench.fit(bench.fresh(), epochs=6)
     start = first.model.get_weights()
@@ -283,6 +284,7 @@ def test_peers_train_too_and_agree_with_the_network(blobs_data: Dataset) -> None
     assert apart(5.0) < 0.6 * apart(1e-6)
 
 
+@pytest.mark.slow
 def test_experts_of_some_classes_become_one_student_of_all(blobs_data: Dataset) -> None:
     bench = Remembering(blobs_data)
     tasks = {"ab": (0, 1), "cb": (2, 1)}

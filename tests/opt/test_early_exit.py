@@ -132,6 +132,7 @@ def test_a_run_measures_the_ways_through_the_segments(netopt: CommandLine, tmp_p
     assert rows.loc["quantize"].size_bytes < 0.6 * rows.loc["early_exit"].size_bytes
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_segments_and_an_unknown_layer(netopt: CommandLine) -> None:
     done = netopt("train", "arch=mlp", "opt=early_exit", "data=digits", "--dry-run")
     assert done.returncode == 0 and "2 segments" in done.stdout + done.stderr

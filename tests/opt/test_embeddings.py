@@ -166,6 +166,7 @@ def test_what_cannot_work_is_refused_before_training(blobs_data):
                 stage.plan(preflight)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(netopt, tmp_path):
     path = write_ratings(tmp_path)
     words = ["train", "arch=neumf", "arch.width=8", "arch.hidden=[16]", "data=ratings",

@@ -72,6 +72,7 @@ def test_few_bits_train_better_than_they_round(bench: Bench) -> None:
     assert trained_loss < 0.5 * loss(network.model)
 
 
+@pytest.mark.slow
 def test_lsq_learns_its_steps(bench: Bench) -> None:
     stage = Qat(method="lsq", weight_bits=4, epochs=2, learning_rate=0.01)
     start, _ = stage._rewritten(trained(bench))

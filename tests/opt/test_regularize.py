@@ -139,6 +139,7 @@ def test_orthogonal_brings_the_columns_to_right_angles(bench: Bench) -> None:
     assert distance(orthogonal=0.05) < 0.2 * distance()
 
 
+@pytest.mark.slow
 def test_a_focal_loss_cares_less_about_what_is_right_already(bench: Bench) -> None:
     def confidence(**options: float) -> float:
         model = apply(Regularize(epochs=10, **options), bench.fresh(), bench).model
@@ -151,6 +152,7 @@ def test_a_focal_loss_cares_less_about_what_is_right_already(bench: Bench) -> No
     assert confidence(confidence_penalty=0.5) < plain - 0.05
 
 
+@pytest.mark.slow
 def test_mixing_calibrates_a_network_that_would_be_too_sure(bench: Bench) -> None:
     """On samples noisier than those of the training."""
     x = np.repeat(bench.data.normalization.numpy(bench.data.test.x), 10, axis=0)

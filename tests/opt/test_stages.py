@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from stage_bench import Bench, apply, build
 
@@ -59,6 +60,7 @@ def test_l2_shrinks_and_l1_thins_the_weights(bench: Bench) -> None:
     assert thinned[1] > 2 * plain[1]
 
 
+@pytest.mark.slow
 def test_softened_labels_keep_the_network_less_sure(bench: Bench) -> None:
     def confidence(**options: float) -> float:
         model = apply(Regularize(epochs=10, **options), bench.fresh(), bench).model

@@ -157,6 +157,7 @@ def test_zeros_survive_the_training_of_biases(bench: Bench) -> None:
     assert stages["tune"].plan(Preflight("tune", network, False, bench.build)) is network
 
 
+@pytest.mark.slow
 def test_a_loaded_network_is_tuned_from_the_command_line(
     netopt: CommandLine, tmp_path: Path, bench: Bench
 ) -> None:

@@ -129,7 +129,8 @@ NO_SERVER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("tracker", ["mlflow", pytest.param("wandb", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", list(NO_SERVER))
 def test_a_server_that_does_not_answer_is_an_error_before_training(
     tracker: str, netopt: CommandLine
 ) -> None:
