@@ -652,6 +652,6 @@ def test_an_image_that_is_too_large(name: str, content: bytes, fortress: Fortres
 @pytest.mark.parametrize("method", [0, 1])
 def test_a_packed_file_cannot_ask_for_more_than_it_has(method: int, fortress: Fortress) -> None:
     body = bytes(range(1, 60))
-    header = struct.pack("<2sBIB", b"nP", 1, 0, method) + b"\xff\xff\xff\xff\x07"
+    header = struct.pack("<2sBIB", b"nP", 2, 0, method) + b"\xff\xff\xff\xff\x07"
     (fortress.work / "evil.packed").write_bytes(header + body)
     assert "damaged" in fortress.refuses("unpack", "evil.packed")

@@ -4,14 +4,16 @@ After DeepCABAC (Wiedemann et al., 2020, arXiv:1907.11900): a map of the weights
 then the values of those, each by adaptive arithmetic coding. The map is coded a row (an output
 channel) at a time: how many of its weights are not zero, then each place with the probability that
 the rows before and the number still to come give it. What is too long for that gets fixed
-frequencies.
+frequencies, or is left to LZMA, which finds rows that are alike.
 """
 
 from __future__ import annotations
 
+import lzma
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaln
 
 from netopt_cli.export.entropy import ONE, Coder, Mixer
 from netopt_cli.export.static_code import decode, encode
@@ -28,6 +30,11 @@ _SAMPLED_ROWS = 256
 """Rows by which a map's prior is chosen."""
 _FIRST_WORDS = 1 << 12
 """Elements that mostly tell already that there are too many values for a palette."""
+_LONGEST_REPETITIVE = 4_000_000
+"""Elements in which LZMA looks for what is alike: above, it takes seconds."""
+_REPETITIONS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+_BY_FREQUENCY, _BY_REPETITION = b"\0", b"\1"
+"""What a block begins with: how it is coded."""
 _PALETTE = 256
 """Most values that are coded by their number."""
 _PRIORS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -97,7 +104,8 @@ class ArrayCoder:
         encodes = self._coder.encodes
         words = array.words if array.words is not None else np.zeros(array.size, np.uint32)
         words = words.astype(np.uint32)
-        is_sparse = bool(self._number(int(encodes and not words.all()), "has zeros"))
+        has_map = encodes and not words.all() and not self._repeats(words, array)
+        is_sparse = bool(self._number(int(has_map), "has zeros"))
         places = self._places(words, array.shape) if is_sparse else np.arange(array.size)
         values = words[places] if encodes else np.empty(0, np.uint32)
         in_palette = palette is not None and bool(
@@ -119,6 +127,12 @@ class ArrayCoder:
             values = self._plain(values, len(places), array.bits)
         words[places] = values
         array.words = words.astype(f"u{max(1, array.bits // 8)}")
+
+    def _repeats(self, words: np.ndarray, array: Array) -> bool:
+        """Whether LZMA of the whole, zeros included, is shorter than a map and the values."""
+        if not (array.bits == 8 and _MOST_DECISIONS // 8 < array.size <= _LONGEST_REPETITIVE):
+            return False
+        return len(_repetitions(words.astype(np.uint8))) < _sparse_bytes(words.reshape(array.shape))
 
     def _places(self, words: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Codes which elements are not zero; returns their indices in rising order."""
@@ -205,11 +219,22 @@ class ArrayCoder:
 
     def _block(self, symbols: np.ndarray, count: int) -> np.ndarray:
         if self._coder.encodes:
-            self._blocks.append(encode(symbols))
+            self._blocks.append(_shortest(symbols))
             return symbols
         if not self._blocks:
             raise ValueError("a block is missing")
-        return decode(self._blocks.pop(0), count)
+        block = self._blocks.pop(0)
+        method, coded = block[:1], block[1:]
+        if method == _BY_FREQUENCY:
+            return decode(coded, count)
+        if method != _BY_REPETITION:
+            raise ValueError("a block of no known method")
+        content = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_REPETITIONS).decompress(
+            coded, count
+        )
+        if len(content) != count:
+            raise ValueError("a block is cut off")
+        return np.frombuffer(content, np.uint8)
 
 
 class _Density:
@@ -237,6 +262,34 @@ class _Density:
 
     def _total(self) -> float:
         return float(self._counts.sum())
+
+
+def _shortest(symbols: np.ndarray) -> bytes:
+    by_frequency = encode(symbols)
+    if len(by_frequency) < len(symbols) <= _LONGEST_REPETITIVE:
+        by_repetition = _repetitions(symbols)
+        if len(by_repetition) < len(by_frequency):
+            return _BY_REPETITION + by_repetition
+    return _BY_FREQUENCY + by_frequency
+
+
+def _repetitions(symbols: np.ndarray) -> bytes:
+    return lzma.compress(symbols.tobytes(), lzma.FORMAT_RAW, filters=_REPETITIONS)
+
+
+def _sparse_bytes(table: np.ndarray) -> float:
+    """About the bytes of a map and of fixed frequencies: how many there are in each row, in which
+    places, and which values."""
+    columns = table.shape[1]
+    a_row = (table != 0).sum(axis=1)
+    places = gammaln(columns + 1) - gammaln(a_row + 1) - gammaln(columns - a_row + 1)
+    bits = _entropy_bits(a_row) + places.sum() / np.log(2) + _entropy_bits(table[table != 0])
+    return float(bits) / 8
+
+
+def _entropy_bits(values: np.ndarray) -> float:
+    counts = np.unique(values, return_counts=True)[1]
+    return float(-np.sum(counts * np.log2(counts / len(values))))
 
 
 def _map_length(table: np.ndarray, prior: float) -> float:

@@ -36,7 +36,7 @@ LIMIT = 1 << 31
 """Bytes that a LiteRT file can have: offsets of a flatbuffer are 32 bits wide, with a sign."""
 
 _MAGIC = b"nP"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<2sBIB")
 _LZMA, _CANONICAL = range(2)
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
