@@ -13,6 +13,7 @@ from pydantic import Field
 from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.graph.factorize import factorize
 from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.naming import matches
 from netopt_cli.graph.ranks import (
     Damage,
     Decomposition,
@@ -23,6 +24,7 @@ from netopt_cli.graph.ranks import (
     energy_lost,
 )
 from netopt_cli.graph.response import TaskLoss, scan
+from netopt_cli.graph.separable import split_separable
 
 _RANKS = (0.75, 0.5, 0.25, 0.125, 0.06, 0.0)
 """Fractions of the full rank that are scanned; the last one is rank 1."""
@@ -36,7 +38,8 @@ class LowRank:
 
     The factors start from a truncated SVD of the kernel (convolutions: Zhang et al., 2016;
     Jaderberg et al., 2014; Kim et al., 2016). A layer is replaced only where its MACs and its
-    weights both fall; the last factor keeps its name.
+    weights both fall; the last factor keeps its name. A separable convolution becomes its depthwise
+    and its 1×1 part first, of which the second is factorized.
 
     Attributes:
         rank_by: `macs`: the whole model keeps `amount` of its MACs, and ranks fall where a MAC
@@ -75,6 +78,7 @@ class LowRank:
             )
 
     def __call__(self, network: Network, context: Context) -> Network:
+        network = replace(network, model=self._split(network.model))
         is_scanned = self.spread == "sensitivity"
         damage_of = self._scan(network.model, context) if is_scanned else _by_energy
         chosen, left = self._choose(network.model, damage_of)
@@ -93,8 +97,12 @@ class LowRank:
         preflight.refuse_after("codebook", f"the factors would not be on its codebook; {order}")
         preflight.refuse_after("fake quantization", f"the factors would lose it; {order}")
         # Ranks by energy depend on weights, and these are untrained: the trained ones are lower.
-        chosen, _ = self._choose(preflight.network.model, _by_energy)
-        return replace(preflight.network, model=factorize(preflight.network.model, chosen))
+        model = self._split(preflight.network.model)
+        chosen, _ = self._choose(model, _by_energy)
+        return replace(preflight.network, model=factorize(model, chosen))
+
+    def _split(self, model: keras.Model) -> keras.Model:
+        return split_separable(model, lambda name: not matches(name, self.exclude))
 
     def _choose(
         self, model: keras.Model, damage_of: Callable[[keras.Layer], Damage]
