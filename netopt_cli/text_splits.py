@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -61,7 +62,7 @@ def assemble_texts(
     Raises:
         DataError: Texts or labels are malformed; see the message.
     """
-    fingerprint = _digest(train, test)
+    digest = _digest(train, test)
     rest = _checked("train", train, task)
     if test is None:
         rest, held_out = _cut_off(rest, test_fraction, TEST_SPLIT_SEED, "test", task)
@@ -71,6 +72,8 @@ def assemble_texts(
     if not len(rest[0]):
         raise DataError("The train split is empty.")
     encoder = train_encoder(rest[0].tolist(), **text)
+    if text.get("tokenizer") is not None:  # Read, not trained: another one makes other samples.
+        digest.update(json.dumps(encoder.to_json()).encode())
     shape, ngrams_from = (encoder.length,), encoder.ngrams_from
     field = Field("text", "tokens", shape, encoder.vocabulary, ngrams_from)
     splits = [(encoder(x.tolist()), y) for x, y in (rest, validation, held_out)]
@@ -85,7 +88,7 @@ def assemble_texts(
         task=task,
         inputs=Inputs((field,)),
         reader=TextReader(encoder),
-        fingerprint=fingerprint,
+        fingerprint=digest.hexdigest(),
     )
 
 
@@ -107,10 +110,10 @@ def _cut_off(
     return (x[rest], y[rest]), (x[chosen], y[chosen])
 
 
-def _digest(*splits: Texts | None) -> str:
+def _digest(*splits: Texts | None) -> hashlib._Hash:
     digest = hashlib.sha256()
     for split in splits:
         for text, label in zip(*(split or ((), ())), strict=True):
             digest.update(f"{len(text)} {text}\0{label}\0".encode("utf-8", "surrogatepass"))
         digest.update(b"\1")
-    return digest.hexdigest()
+    return digest

@@ -224,6 +224,10 @@ def test_the_vocabulary_of_a_trained_encoder(reviews: Path, tmp_path: Path) -> N
     encoder = data.reader.encoder
     assert encoder.vocabulary == 3
     np.testing.assert_array_equal(encoder(["film zebra"]), [[2, 1, 0, 0, 0, 0, 0, 0]])
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(file))
+    other = text_csv.load(0, path=str(reviews), text=OPTIONS | {"tokenizer": str(file)})
+    assert data.fingerprint != other.fingerprint, "another file of the same name is other data"
     Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]")).save(str(file))
     with pytest.raises(DataError, match=r"padded with, as \[PAD\].*Received: 'the'"):
         text_csv.load(0, path=str(reviews), text=OPTIONS | {"tokenizer": str(file)})
