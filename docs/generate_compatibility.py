@@ -58,8 +58,8 @@ FIELDS = ["data=npz_fields", "data.path=fields.npz", "data.fields={image:values,
 DATA = {
     "autoencoder": NORMAL, "bag_of_embeddings": TEXTS, "dlrm": RATINGS, "fusion": FIELDS,
     "history_autoencoder": RATINGS, "matrix_factorization": RATINGS, "neumf": RATINGS,
-    "rnn": TEXTS, "siamese": PAIRS, "ssd": BOXES, "text_cnn": TEXTS, "transformer": TEXTS,
-    "two_tower": RATINGS, "unet": PIXELS,
+    "rnn": TEXTS, "siamese": PAIRS, "ssd": BOXES, "text_cnn": TEXTS, "text_encoder": TEXTS,
+    "transformer": TEXTS, "two_tower": RATINGS, "unet": PIXELS,
 }  # fmt: skip
 """What an arch is tried on, where these are not images."""
 
@@ -83,6 +83,7 @@ TINY_ARCH = {
     "siamese": ["encoder=cnn", "encoder.filters=[8,16]", "embedding=16"],
     "ssd": ["backbone.filters=[8,16]", "width=16"],
     "text_cnn": ["width=8", "filters=8"],
+    "text_encoder": ["path=encoder.keras"],
     "transformer": ["width=16", "heads=2", "feed_forward=16"],
     "two_tower": ["embedding=8", "width=8", "user_hidden=[16]", "item_hidden=[16]"],
     "unet": ["filters=[8,8]"],
@@ -129,6 +130,9 @@ def write_data(folder: Path) -> None:
     x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     keras.Model(inputs, keras.layers.Dense(4)(x)).save(folder / "own.keras")
+    tokens = keras.Input((None,), dtype="int32")
+    x = keras.layers.Dense(8, activation="relu")(keras.layers.Embedding(100, 8)(tokens))
+    keras.Model(tokens, x).save(folder / "encoder.keras")
 
 
 def settings_of(arch: str, opt: str) -> list[str]:
@@ -218,7 +222,7 @@ def main() -> int:
                 arch: [opt for of, opt in wanted if of == arch and (arch, opt) not in cells]
                 for arch, _ in wanted
             }
-            tasks = [pool.submit(try_arch, arch, opts, file) for arch, opts in left.items() if opts]
+            tasks = [pool.submit(try_arch, arch, new, file) for arch, new in left.items() if new]
             for task in tasks:
                 task.result()
         cells = {cell: found for cell, found in cells_in(file).items() if cell in set(wanted)}

@@ -55,6 +55,30 @@ def require_image(shape: tuple[int, ...], *, arch: str) -> None:
         )
 
 
+def require_series(shape: tuple[int, ...], *, arch: str, also: str = "") -> None:
+    """Refuses samples without steps.
+
+    Args:
+        also: What else the arch takes, with a comma and a space behind it.
+
+    Raises:
+        ArchError: Naming the arch and the shape.
+    """
+    if len(shape) not in {2, 3}:
+        raise ArchError(
+            f"{arch} needs {also}sequences of shape (steps, features) or images of shape (height, "
+            f"width, channels). Received: shape={shape}. Use arch=mlp for vectors"
+        )
+
+
+def rows_as_steps(x: keras.KerasTensor) -> keras.KerasTensor:
+    """(batch, height, width, channels) -> (batch, height, width * channels); a series as it is."""
+    if len(x.shape) == 3:
+        return x
+    _, height, width, channels = x.shape
+    return keras.layers.Reshape((height, width * channels), name="rows")(x)
+
+
 def require_halvings(shape: tuple[int, ...], halvings: int, *, arch: str, advice: str) -> None:
     """Checks that both sides of an image can be halved `halvings` times and stay at least 1.
 

@@ -40,11 +40,7 @@ def build(
     Raises:
         ArchError: When a sample is not a series, or the arguments do not fit one another.
     """
-    if len(shape) not in {2, 3}:
-        raise ArchError(
-            "cnn1d needs series of shape (steps, features), or images, of which each row is a "
-            f"step. Received: shape={shape}. Use arch=mlp for vectors"
-        )
+    blocks.require_series(shape, arch="cnn1d")
     if len(filters) != len(kernel_sizes):
         raise ArchError(
             "arch.kernel_sizes must be as many as arch.filters. Received: "
@@ -56,9 +52,7 @@ def build(
             f"strides={strides}"
         )
     inputs = keras.Input(shape, name="input")
-    x = inputs
-    if len(shape) == 3:
-        x = keras.layers.Reshape((shape[0], shape[1] * shape[2]), name="rows")(x)
+    x = blocks.rows_as_steps(inputs)
     for i, (count, size) in enumerate(zip(filters, kernel_sizes, strict=True), start=1):
         name = f"conv_{i}"
         x = keras.layers.Conv1D(

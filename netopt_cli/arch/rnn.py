@@ -85,13 +85,7 @@ def _sequence(
             kept = blocks.drop(weights, token_dropout, name="token_dropout")
             x = keras.layers.Multiply(name="tokens_left")([x, kept])
         return tokens, blocks.drop(x, dropout, name="embedding_dropout"), weights
-    if len(shape) not in {2, 3}:
-        raise ArchError(
-            "rnn needs texts, sequences of shape (steps, features) or images of shape (height, "
-            f"width, channels). Received: shape={shape}. Use arch=mlp for vectors"
-        )
+    blocks.require_series(shape, arch="rnn", also="texts, ")
     source = keras.Input(shape, name="input")
-    x = source
-    if len(shape) == 3:
-        x = keras.layers.Reshape((shape[0], shape[1] * shape[2]), name="rows")(x)
+    x = blocks.rows_as_steps(source)
     return source, x, None

@@ -88,15 +88,9 @@ def _sequence(
             token_blocks.embedded(tokens, field.vocabulary, width),
             token_blocks.present(tokens),
         )
-    if len(shape) not in {2, 3}:
-        raise ArchError(
-            "transformer needs texts, sequences of shape (steps, features) or images of shape "
-            f"(height, width, channels). Received: shape={shape}. Use arch=mlp for vectors"
-        )
+    blocks.require_series(shape, arch="transformer", also="texts, ")
     source = keras.Input(shape, name="input")
-    x = source
-    if len(shape) == 3:
-        x = keras.layers.Reshape((shape[0], shape[1] * shape[2]), name="rows")(x)
+    x = blocks.rows_as_steps(source)
     return source, keras.layers.Dense(width, name="embedding")(x), None
 
 

@@ -247,7 +247,7 @@ def test_mobilenet_keeps_a_last_map_of_four():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((64,), {}, r"cnn1d needs series .*Received: shape=\(64,\)"),
+        ((64,), {}, r"cnn1d needs sequences .*Received: shape=\(64,\)"),
         ((64, 2), {"filters": [8]}, r"kernel_sizes must be as many .*filters=\[8\]"),
         ((64, 2), {"strides": 2, "per_step": True}, r"per_step needs arch.strides=1.*strides=2"),
     ],
