@@ -1,6 +1,7 @@
 """`netopt predict RUN --input …`: what the exported network of a run says of new samples."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,21 +43,33 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("predict needs a sample: --input VALUE, or --input - for lines of stdin")
     folder = _folder(Path(arguments.run), arguments.stage)
 
+    from netopt_cli.terminal import native_output_to, quiet_tensorflow
+
+    quiet_tensorflow()
+    with native_output_to(Path(os.devnull)):  # where the runtime says how it computes
+        answers = _answers(folder, values, tuple(arguments.allow))
+    for name, each in answers:
+        print(json.dumps({"input": name, **each}) if arguments.json else _line(name, each))
+    return EXIT_OK
+
+
+def _answers(
+    folder: Path, values: Sequence[str], allow: tuple[str, ...]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """What each sample is called, and what is said of it."""
+    import numpy as np
+
     from netopt_cli.bundle import read_bundle
     from netopt_cli.contracts import Timing
     from netopt_cli.measure.runtime import LitertRunner
 
-    bundle = read_bundle(folder, tuple(arguments.allow))
+    bundle = read_bundle(folder, allow)
     runner = LitertRunner(folder / _FILE, Timing())
-    import numpy as np
-
     samples = bundle.reader.read(values)
     x = bundle.normalization.numpy(np.stack([sample for _, sample in samples]))
     (outputs,) = runner.logits([x])
     said = bundle.task.told(x, outputs, bundle.names)
-    for (name, _), each in zip(samples, said, strict=True):
-        print(json.dumps({"input": name, **each}) if arguments.json else _line(name, each))
-    return EXIT_OK
+    return [(name, each) for (name, _), each in zip(samples, said, strict=True)]
 
 
 def _lines(value: str) -> list[str]:

@@ -62,8 +62,9 @@ def test_the_folder_of_a_stage_is_all_that_is_needed(folder: Path, tmp_path: Pat
     for name in ("model.tflite", "predict.json"):
         shutil.copy(folder / "numbers/1-quantize" / name, tmp_path)
     np.save(tmp_path / "one.npy", np.array([[1.0, -1.0, 0.0]]))
-    ran = CommandLine(tmp_path)("predict", ".", "-i", "one.npy")
+    ran = CommandLine(tmp_path).alone("predict", ".", "-i", "one.npy")
     assert (ran.returncode, ran.stdout.startswith("value 1: 10")) == (0, True), ran.stderr
+    assert not ran.stderr, "nothing of the runtime's own chatter"
 
 
 @pytest.mark.parametrize(
