@@ -16,7 +16,7 @@ help: ## list the targets
 run: $(RUN) ## the main job on the embedded data: train, prune, quantize, measure
 	$(BIN)/netopt train 'opt=[prune,quantize]'
 
-test: check ## lint, types, import contract and the tests (about 10 minutes on two cores)
+test: check ## lint, types, import contract and the tests (10 to 20 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-full: check ## the tests, the slow ones included
