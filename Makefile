@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
-# Modules are compiled when they are first imported: of most packages, few are.
+# Modules are compiled when they are first imported: of most packages, few are. Where that is
+# forbidden, each process compiles TensorFlow anew: 6 s more for each of some hundred.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help

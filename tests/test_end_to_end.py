@@ -269,7 +269,6 @@ def test_a_users_own_arch_opt_and_data(netopt: CommandLine) -> None:
 OWN_LAYER = """
 import keras
 
-@pytest.mark.slow
 @keras.saving.register_keras_serializable("mine")
 class Shift(keras.layers.Layer):
     def call(self, x):
@@ -277,6 +276,7 @@ class Shift(keras.layers.Layer):
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_model_from_a_file(
     netopt: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,12 @@ import tensorflow as tf
 from netopt_cli.graph import distillation_losses as losses
 
 RANDOM = np.random.default_rng(0)
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def the_same_draws_in_any_order_of_the_tests() -> None:
+    RANDOM.bit_generator.state = START
 
 
 def draw(*shape: int) -> tf.Tensor:
