@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import struct
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -125,6 +126,8 @@ def test_hydra_starts_no_code(
     package.mkdir()
     (package / "__init__.py").write_text("import os\nfrom os import system\n")
     monkeypatch.syspath_prepend(str(fortress.work))
+    # Python itself may keep the compiled module of an allowed package beside it.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     evil = f"{{_target_: {target}, command: touch {fortress.canary}}}"
     own = fortress.configs(
         experiment__evil=f"# @package _global_\nhydra: {{{place.format(evil)}}}\n"
