@@ -69,9 +69,10 @@ def check_job(config: DictConfig, allow: Collection[str] = ()) -> None:
                 )
             where = f"{key}.{name}" if is_named else key
             if not isinstance(section, dict) or "_target_" not in section:
+                drop = f", or drop its settings by '~{where}'" if is_named else ""
                 raise ConfigError(
                     f"{where} is not a component: it has no _target_; choose one by "
-                    f"{key}={f'[{name}]' if is_named else 'NAME'}"
+                    f"{key}={f'[{name}]' if is_named else 'NAME'}{drop}"
                 )
     check_targets(plain, allow)
     if seeds.listed(plain.get("seeds")) and is_of_workers(plain["target"]):

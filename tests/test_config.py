@@ -86,6 +86,9 @@ def test_an_experiment_sets_and_the_command_line_overrides(mine: Path) -> None:
 def test_an_experiment_that_sets_a_stage_which_is_overridden_away(mine: Path) -> None:
     message = refusal("experiment=mine", "opt=quantize", config_dir=mine)
     assert message.startswith("opt.prune is not a component")
+    assert "'~opt.prune'" in message
+    config = compose(["experiment=mine", "opt=quantize", "~opt.prune"], config_dir=mine)
+    assert list(config.opt) == ["quantize"]
 
 
 def test_a_teacher_by_the_name_of_its_arch() -> None:
