@@ -97,6 +97,9 @@ TEACHERS = {
     "task=anomaly": "autoencoder", "task=verification": "siamese",
 }  # fmt: skip
 
+TINY_OPT = {"active": ["labels=8"]}
+"""What fits a step to tiny data."""
+
 BUDGETED = {"active", "fixmatch", "pseudo_label"}
 """Steps that learn from samples without labels, which there must be."""
 
@@ -142,6 +145,7 @@ def settings_of(arch: str, opt: str) -> list[str]:
     words = [f"arch={arch}", *data, *tiny, f"opt={opt}"]
     if opt in BUDGETED and data is not RATINGS:
         words.append("data.labels_per_class=4")
+    words += [f"opt.{opt}.{word}" for word in TINY_OPT.get(opt, [])]
     if "epochs" in node:
         words.append(f"opt.{opt}.epochs=1")
     if "teacher_epochs" in node:
