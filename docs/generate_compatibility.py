@@ -100,7 +100,7 @@ TEACHERS = {
 TINY_OPT = {"active": ["labels=8"]}
 """What fits a step to tiny data."""
 
-BUDGETED = {"active", "fixmatch", "pseudo_label"}
+BUDGETED = {"active", "fixmatch", "pseudo_label", "simclr"}
 """Steps that learn from samples without labels, which there must be."""
 
 
