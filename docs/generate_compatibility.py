@@ -97,7 +97,7 @@ TEACHERS = {
     "task=anomaly": "autoencoder", "task=verification": "siamese",
 }  # fmt: skip
 
-TINY_OPT = {"active": ["labels=8"]}
+TINY_OPT = {"active": ["labels=8"], "lowrank": ["amount=0.7"]}
 """What fits a step to tiny data."""
 
 BUDGETED = {"active", "fixmatch", "pseudo_label", "simclr"}
@@ -105,7 +105,7 @@ BUDGETED = {"active", "fixmatch", "pseudo_label", "simclr"}
 
 
 def write_data(folder: Path) -> None:
-    """Images of noise with a bright corner for each class, texts of two words each, ratings of two
+    """Images of noise with a bright corner for each class, texts of four words each, ratings of two
     tastes, a network; the others as the tests make them."""
     import keras
 
@@ -119,7 +119,9 @@ def write_data(folder: Path) -> None:
             x[index, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 100
         arrays |= {f"x_{split}": x, f"y_{split}": y}
     np.savez(folder / "images.npz", **arrays)
-    texts = ["text,label", *["a fine and moving film,good", "a flat and tired film,bad"] * 40]
+    films = ["a fine and moving film,fine", "a flat and tired film,flat",
+             "a dark and quiet film,dark", "a loud and merry film,loud"]  # fmt: skip
+    texts = ["text,label", *films * 30]
     (folder / "texts.csv").write_text("\n".join(texts))
     pairs = [(user, item) for user in range(40) for item in range(user % 2, 40, 2)]
     chosen = random.permutation(len(pairs))[:600]

@@ -54,10 +54,12 @@ def assemble_texts(
     validation_fraction: float,
     test_fraction: float,
     train_limit: int | None = None,
+    labels_per_class: int | None = None,
     task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Cuts off the test split (the same for every seed) unless it is given, and the validation
-    split; trains the vocabulary on what is left for training, and encodes all of them.
+    split; trains the vocabulary on what is left for training, labelled or not, and encodes all of
+    them.
 
     Raises:
         DataError: Texts or labels are malformed; see the message.
@@ -85,6 +87,7 @@ def assemble_texts(
         class_names=class_names,
         seed=seed,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
         task=task,
         inputs=Inputs((field,)),
         reader=TextReader(encoder),

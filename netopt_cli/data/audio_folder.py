@@ -42,6 +42,7 @@ def load(
     normalize: Literal["none", "unit", "standardize"] = "standardize",
     augment: SpectrumAugmentOptions | None = None,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Reads `path/CLASS/…`, or `path/train/CLASS/…` with `path/validation` (or `val`) and
     `path/test` beside it, and computes the features of all recordings, which stay in memory.
@@ -50,7 +51,7 @@ def load(
     is standardized by itself; a waveform as a whole.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split and of `train_limit` and of `labels_per_class`.
         path: The folder. Links that lead out of it are refused.
         speaker_pattern: Regular expression with one group, searched in the path within the class
             folder; the group is who speaks. All recordings of a speaker go to one split.
@@ -88,6 +89,7 @@ def load(
         channel_axes=0 if features == "waveform" else 2,
         augment=augment_batch,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
         groups=speakers,
         reader=SoundReader(front_end),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from netopt_cli.assembly import SampleLimit
 from netopt_cli.dataset import Dataset
 from netopt_cli.errors import DataError
 from netopt_cli.keras_texts import keras_texts
@@ -20,14 +21,15 @@ def load(
     path: str | None = None,
     text: TextOptions,
     validation_fraction: Fraction = 0.1,
-    train_limit: int | None = None,
+    train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 25,000 + 25,000 reviews.
 
     Source: Maas et al. 2011, Learning word vectors for sentiment analysis.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split and of `train_limit` and of `labels_per_class`.
         path: The folder `aclImdb` of the original archive, with `train/pos/*.txt` and so on; when
             None, `keras.datasets` is asked, whose texts have no capitals and no punctuation.
         text: See `text.train_encoder`.
@@ -56,6 +58,7 @@ def load(
         validation_fraction=validation_fraction,
         test_fraction=0.5,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )
 
 

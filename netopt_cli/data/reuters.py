@@ -1,5 +1,6 @@
 """Newswires of Reuters, 46 topics."""
 
+from netopt_cli.assembly import SampleLimit
 from netopt_cli.dataset import Dataset
 from netopt_cli.keras_texts import keras_texts
 from netopt_cli.text_splits import Fraction, TextOptions, assemble_texts
@@ -10,14 +11,15 @@ def load(
     *,
     text: TextOptions,
     validation_fraction: Fraction = 0.1,
-    train_limit: int | None = None,
+    train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Loads 8,982 + 2,246 newswires of one topic each, in small letters.
 
     Source: the Reuters-21578 collection, as `keras.datasets.reuters` has it.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split and of `train_limit` and of `labels_per_class`.
         text: See `text.train_encoder`.
 
     Raises:
@@ -40,4 +42,5 @@ def load(
         validation_fraction=validation_fraction,
         test_fraction=0.2,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )

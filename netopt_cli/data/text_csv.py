@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from netopt_cli.assembly import SampleLimit
 from netopt_cli.dataset import Dataset
 from netopt_cli.errors import DataError, did_you_mean
 from netopt_cli.readers import require_file
@@ -28,7 +29,8 @@ def load(
     text: TextOptions,
     validation_fraction: Fraction = 0.1,
     test_fraction: Fraction = 0.2,
-    train_limit: int | None = None,
+    train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
 ) -> Dataset:
     """Reads a CSV file whose first line names the columns; cells may be quoted and go over lines.
 
@@ -36,7 +38,7 @@ def load(
     split and kept with every exported file, so that `netopt predict` takes sentences.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split and of `train_limit` and of `labels_per_class`.
         path: The file.
         test_path: A further file for the test split, which is cut off `path` otherwise.
         text_column, label_column: Names of columns. Labels are any words; the classes are sorted.
@@ -66,6 +68,7 @@ def load(
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
     )
 
 

@@ -246,6 +246,22 @@ def test_samples_that_are_no_images_are_refused_with_the_reason(netopt: CommandL
     assert done.returncode == 0, done.stderr
 
 
+def test_texts_have_a_budget_of_labels_too(netopt: CommandLine) -> None:
+    films = "text,label\n" + "a fine moving film,good\na flat tired film,bad\n" * 40
+    (netopt.folder / "films.csv").write_text(films)
+    words = ("train", "arch=bag_of_embeddings", "data=text_csv", "data.path=films.csv",
+             "train.epochs=8", "train.learning_rate=0.05", "data.labels_per_class=4",
+             "control=false", *FAST[-3:])  # fmt: skip
+    stages = ("opt=[active,pseudo_label]", "opt.active.labels=4", "opt.active.rounds=1")
+    done = netopt(*words, *stages, "opt.pseudo_label.threshold=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "8 train, 50 without label" in done.stderr
+    found = rows(netopt.folder / "run")
+    assert [row["labels"] for row in found.values()] == ["8", "12", "12"]
+    refused = netopt(*words, "opt=fixmatch", "hydra.run.dir=other")
+    assert refused.returncode == 2 and "compares augmented samples" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
