@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+import numpy as np
 import tensorflow as tf
 from pydantic import Field
 
@@ -21,6 +22,16 @@ from netopt_cli.few_labels import (
 )
 from netopt_cli.starting import Start, refuse_late_scratch, started
 
+_LEAST = 1e-6
+"""Of a class that no sample of the batch is taken for."""
+
+
+def aligned(predictions: tf.Tensor, frequency: tf.Tensor) -> tf.Tensor:
+    """Weighs what is predicted, (n, classes), so that its mean comes near the frequency of the
+    classes, and so that each row sums to one again."""
+    weighed = predictions * frequency / (tf.reduce_mean(predictions, axis=0) + _LEAST)
+    return weighed / tf.reduce_sum(weighed, axis=-1, keepdims=True)
+
 
 @dataclass(frozen=True)
 class FixMatch:
@@ -35,10 +46,16 @@ class FixMatch:
     with the statistics of all of them, as its moving averages will at inference. The control is
     trained as many steps on the labelled samples alone.
 
+    With `align` predictions are first weighed so that the classes are as frequent among them as
+    among the labels (distribution alignment: Berthelot et al., "ReMixMatch", ICLR 2020). A network
+    that confuses two classes would else teach itself to, ever more surely. Their frequency is
+    that within the batch, so that a run which goes on from a checkpoint needs no further state.
+
     Attributes:
         threshold: Probability from which a prediction counts.
         unlabeled_ratio: Samples without label for each labelled one of a batch (mu).
         unlabeled_weight: Factor of their loss.
+        align: Whether predictions are weighed to the frequency of the labels.
         strong: The augmentation that comes on top of the weak one: see `augment.augmentation`.
         keep: Whether later stages go on learning from the samples without labels.
         start: `scratch` from new weights, `current` from those there are; `auto` is `scratch` for
@@ -50,6 +67,7 @@ class FixMatch:
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.95
     unlabeled_ratio: Annotated[int, Field(ge=1)] = 7
     unlabeled_weight: Annotated[float, Field(gt=0)] = 1.0
+    align: bool = False
     strong: AugmentOptions | None = None
     keep: bool = False
     start: Start = "auto"
@@ -95,6 +113,8 @@ class FixMatch:
         strong = augmentation(**(self.strong or {}))
         assert strong is not None and data.unlabeled is not None  # see `plan`
         draw = random_samples(data.unlabeled, data.normalization)
+        labels = np.bincount(data.train.y, minlength=data.classes)
+        frequency = tf.constant(labels / labels.sum(), tf.float32)
 
         def weak(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return x if data.augment is None else data.augment(x, seed)
@@ -113,6 +133,8 @@ class FixMatch:
             labeled = tf.shape(step.logits)[0] // (1 + 2 * self.unlabeled_ratio)
             weakly, strongly = tf.split(step.logits[labeled:], 2)
             target = tf.stop_gradient(tf.nn.softmax(weakly))
+            if self.align:
+                target = aligned(target, frequency)
             is_sure = tf.cast(tf.reduce_max(target, axis=-1) > self.threshold, tf.float32)
             cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 tf.argmax(target, axis=-1), strongly
