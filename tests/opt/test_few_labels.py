@@ -18,7 +18,7 @@ from netopt_cli.errors import InputError
 from netopt_cli.few_labels import random_samples
 from netopt_cli.graph.contrastive import nt_xent, representation, two_views
 from netopt_cli.opt.active import Active
-from netopt_cli.opt.fixmatch import FixMatch
+from netopt_cli.opt.fixmatch import FixMatch, aligned
 from netopt_cli.opt.pseudo_label import PseudoLabel
 from netopt_cli.opt.simclr import SimClr
 from netopt_cli.target import cpu
@@ -100,6 +100,22 @@ def test_fixmatch_teaches_what_is_sure_alone(data: Dataset) -> None:
 
     assert loss(1.0) == 0.0
     assert loss(9.0) == pytest.approx(np.log(3) / 4)
+
+
+def test_alignment_brings_predictions_to_the_frequency_of_the_labels(data: Dataset) -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(2000, 3)) + [1.5, 0, -1.5]
+    said = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    wanted = np.array([0.2, 0.3, 0.5])
+    found = aligned(tf.constant(said), tf.constant(wanted)).numpy()
+    np.testing.assert_allclose(found.sum(axis=-1), 1.0, rtol=1e-6)
+    away, now = (abs(each.mean(axis=0) - wanted).max() for each in (said, found))
+    assert now < away / 3
+    assert np.isfinite(aligned(tf.constant([[1.0, 0.0]]), tf.constant([0.5, 0.5])).numpy()).all()
+    plain, weighed = (
+        FixMatch(strong=STRONG, threshold=0.4, align=align, epochs=1) for align in (False, True)
+    )
+    assert differ(weights_after(plain, data), weights_after(weighed, data))
 
 
 def test_nt_xent_is_that_of_the_paper() -> None:
