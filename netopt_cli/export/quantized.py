@@ -48,12 +48,13 @@ def quantize_file(
     """
     rules = _rules(recipe)
     bits = weight_bits(model, recipe.scheme, recipe.weight_bits)
+    plain = weight_bits(model, recipe.scheme)
     is_integer = ARITHMETIC[recipe.scheme] == "integer"
     tables = [] if is_integer else [p for p in embeddings(model) if bits[p] <= 8]
     found = kernel_ops(content, model) if recipe.weight_bits or tables else {}
     looked_up = {op.output for path in tables for op in found[path] if op.operation == "GATHER"}
     for path, ops in found.items():
-        if path not in recipe.weight_bits or path in tables:
+        if path not in recipe.weight_bits or path in tables or bits[path] == plain[path]:
             continue
         if not ops:
             raise RunError(
@@ -136,10 +137,10 @@ def _refuse_unloadable(content: bytes, recipe: ExportRecipe) -> None:
     try:
         Interpreter(model_content=content).allocate_tensors()
     except RuntimeError as error:
-        plain = recipe.scheme == "int8"
+        is_int8 = recipe.scheme == "int8"
         raise RunError(
             f"Cannot export {recipe.scheme}: LiteRT cannot run this network so: "
             f"{str(error).partition(chr(10))[0]}. "
-            + ("Use calibration=minmax without exclude, or " if plain else "Use ")
+            + ("Use calibration=minmax without exclude, or " if is_int8 else "Use ")
             + "scheme=dynamic."
         ) from error

@@ -100,9 +100,12 @@ class MixedPrecision:
         return self._network(network, bits, self.calibration_samples)
 
     def _free(self, model: keras.Model) -> list[str]:
-        """The kernels whose bits are chosen."""
+        """The kernels whose bits are chosen: those that a file can have with other ones."""
         kept = kept_float(model, self.exclude, "opt.mixed_precision.exclude")
-        return [path for path in kernels(model) if path not in kept]
+        paths = list(kernels(model))
+        possible = [weight_bits(model, self.scheme, dict.fromkeys(paths, n)) for n in _WIDTHS]
+        is_free = {path: len({bits[path] for bits in possible}) > 1 for path in paths}
+        return [path for path in paths if path not in kept and is_free[path]]
 
     def _within(self, curves: Mapping[str, Curve], sizes: _Sizes, budget: float) -> dict[str, int]:
         """The bits of every free kernel with which all weights are within a budget, in bytes."""
