@@ -104,7 +104,7 @@ def test_fixmatch_teaches_what_is_sure_alone(data: Dataset) -> None:
 
 def test_alignment_brings_predictions_to_the_frequency_of_the_labels(data: Dataset) -> None:
     generator = np.random.default_rng(0)
-    logits = generator.normal(size=(2000, 3)) + [1.5, 0, -1.5]
+    logits = generator.normal([1.5, 0.0, -1.5], size=(2000, 3))
     said = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     wanted = np.array([0.2, 0.3, 0.5])
     found = aligned(tf.constant(said), tf.constant(wanted)).numpy()
