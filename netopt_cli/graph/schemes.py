@@ -13,8 +13,8 @@
 
 Integer weights are symmetric with a scale for each output channel, or each row of an embedding.
 What has no kernel for 4 bits (depthwise and transposed convolutions, embeddings among float
-activations) has 8 under the schemes of 4. The kernel of a dense layer with one input becomes a multiplication,
-and embeddings of one number a sum: those are in 8 bits or in float.
+activations) has 8 under the schemes of 4. The kernel of a dense layer with one input becomes a
+multiplication, and embeddings of one number a sum: those are in 8 bits or in float.
 """
 
 from __future__ import annotations
