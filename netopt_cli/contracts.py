@@ -336,6 +336,12 @@ class Context(Protocol):
         ...
 
 
+class NetworkBuilder(Protocol):
+    """Builds a network for the run's data, for so many of its classes; None for all."""
+
+    def __call__(self, arch: ArchBuilder, classes: int | None = None) -> Network: ...
+
+
 @dataclass(frozen=True)
 class Preflight:
     """What is known before anything is trained, for `Planned.plan`.
@@ -353,7 +359,7 @@ class Preflight:
     stage: str
     network: Network
     is_first: bool
-    build: Callable[[ArchBuilder], Network]
+    build: NetworkBuilder
     made_by: Mapping[Property, str] = field(default_factory=dict)
     unlabeled: int = 0
 

@@ -133,8 +133,8 @@ def forecast(cfg: DictConfig, *, allow: tuple[str, ...]) -> Report:
         return report
     attempt("train", partial(require_epochs, stages, settings.epochs))
 
-    def network_of(arch: ArchBuilder) -> Network:
-        return build_network(arch, data)
+    def network_of(arch: ArchBuilder, classes: int | None = None) -> Network:
+        return build_network(arch, data, classes)
 
     with target.strategy.scope():
         network = attempt("arch", lambda: network_of(arch))

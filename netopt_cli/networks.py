@@ -10,8 +10,8 @@ from netopt_cli.dataset import Dataset
 from netopt_cli.errors import ArchError
 
 
-def build_network(arch: ArchBuilder, data: Dataset) -> Network:
-    """Builds the network of an arch with new weights.
+def build_network(arch: ArchBuilder, data: Dataset, classes: int | None = None) -> Network:
+    """Builds the network of an arch with new weights, for so many of the classes; None for all.
 
     An arch that takes `inputs` gets them; any other is for plain values. One that takes `anchors`
     is for tasks about boxes.
@@ -21,8 +21,9 @@ def build_network(arch: ArchBuilder, data: Dataset) -> Network:
     """
     called: Any = getattr(arch, "target", arch)
     parameters = inspect.signature(called).parameters
+    classes = data.classes if classes is None else classes
     if "inputs" in parameters:
-        return Network(arch(shape=data.shape, classes=data.classes, inputs=data.inputs))
+        return Network(arch(shape=data.shape, classes=classes, inputs=data.inputs))
     anchors = data.task.anchors
     if ("anchors" in parameters) != (anchors is not None):
         name = called.__module__.rpartition(".")[2]
@@ -32,11 +33,11 @@ def build_network(arch: ArchBuilder, data: Dataset) -> Network:
             else f"{name} is for task=detection. Received: task={data.task.name}"
         )
     if anchors is not None:
-        return Network(arch(shape=data.shape, classes=data.classes, anchors=anchors))
+        return Network(arch(shape=data.shape, classes=classes, anchors=anchors))
     if not data.inputs.are_values:
         raise ArchError(
             f"{called.__module__.rpartition('.')[2]} needs samples of values. Received: "
             f"{data.inputs.describe()} of data={data.name}. For texts use arch=bag_of_embeddings, "
             "text_cnn, rnn or transformer; for users and items one made for ratings"
         )
-    return Network(arch(shape=data.shape, classes=data.classes))
+    return Network(arch(shape=data.shape, classes=classes))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from netopt_cli.contracts import (
-    ArchBuilder,
     Network,
+    NetworkBuilder,
     Planned,
     Preflight,
     Property,
@@ -38,7 +38,7 @@ class Outlook:
 def plan(
     network: Network,
     stages: Mapping[str, Stage],
-    build: Callable[[ArchBuilder], Network],
+    build: NetworkBuilder,
     data: Dataset,
 ) -> dict[str, Network]:
     """Folds the plans of the stages over an untrained network.
@@ -77,7 +77,7 @@ def require_epochs(stages: Mapping[str, Stage], epochs: int) -> None:
 def outlooks(
     network: Network,
     stages: Mapping[str, Stage],
-    build: Callable[[ArchBuilder], Network],
+    build: NetworkBuilder,
     data: Dataset,
 ) -> Iterator[Outlook]:
     """Yields what will come of each stage. After one that cannot work it goes on with the network

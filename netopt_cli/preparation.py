@@ -89,7 +89,7 @@ def prepare(
     data = load_data(cfg, allow)
     with target.strategy.scope():
         network = build_network(arch, data)
-        plan(network, stages, lambda arch: build_network(arch, data), data)
+        plan(network, stages, lambda arch, classes=None: build_network(arch, data, classes), data)
     told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}
     parts = Parts(
         arch, network, stages, data, settings, target, reporter, Trackers(told, reporter.say)

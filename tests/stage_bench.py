@@ -70,10 +70,10 @@ class Bench:
         self.data = self.data.with_labels_of(indices)
         self.control_data = self.control_data.with_labels_of(np.arange(len(indices)))
 
-    def build(self, arch: ArchBuilder) -> Network:
+    def build(self, arch: ArchBuilder, classes: int | None = None) -> Network:
         keras.utils.set_random_seed(0)
         with cpu.build().strategy.scope():
-            return build_network(arch, self.data)
+            return build_network(arch, self.data, classes)
 
     def fresh(self) -> Network:
         return self.build(build)

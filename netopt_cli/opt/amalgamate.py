@@ -101,7 +101,7 @@ class Amalgamate:
                     f"{where}.tasks.{name} must be two classes or more, each once, in 0 … "
                     f"{classes - 1}. Received: {list(task)}"
                 )
-            expert = self._expert(name)(shape=student.inputs[0].shape[1:], classes=len(task))
+            expert = preflight.build(self._expert(name), len(task)).model
             if expert.outputs[-1].shape[-1] != len(task):
                 raise InputError(
                     f"{where}: the teacher of task {name} must have a logit for each of its "
