@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import CommandLine
 from stage_bench import Bench, apply, build
 
 from netopt_cli.contracts import Forward, Modifier, Network, Preflight
@@ -282,6 +283,17 @@ def test_peers_train_too_and_agree_with_the_network(blobs_data: Dataset) -> None
         return divergence(peers[-1], network.model, blobs_data)
 
     assert apart(5.0) < 0.6 * apart(1e-6)
+
+
+def test_experts_are_made_for_the_samples_of_the_run(netopt: CommandLine) -> None:
+    films = ["fine and moving,fine", "flat and tired,flat", "dark and quiet,dark", "loud,loud"]
+    (netopt.folder / "films.csv").write_text("\n".join(["text,label", *films * 20]))
+    words = ["train", "arch=bag_of_embeddings", "data=text_csv", "data.path=films.csv",
+             "opt=amalgamate", "--dry-run"]  # fmt: skip
+    done = netopt(*words, "opt.amalgamate.teacher=text_cnn")
+    assert done.returncode == 0, done.stderr
+    refused = netopt(*words, "opt.amalgamate.teacher=mlp")
+    assert refused.returncode == 2 and "mlp needs samples of values" in refused.stderr
 
 
 @pytest.mark.slow
