@@ -76,7 +76,7 @@ TINY_ARCH = {
     "keras_model": ["path=own.keras"],
     "matrix_factorization": ["width=8"],
     "mlp": ["hidden=[16,16,16]"],
-    "mobilenet": ["width=0.125"],
+    "mobilenet": ["alpha=0.125"],
     "neumf": ["width=8", "hidden=[16]"],
     "resnet": ["width=0.25"],
     "rnn": ["units=[8]", "width=8"],
