@@ -56,7 +56,7 @@ def quantize_file(
     for path, ops in found.items():
         if path not in recipe.weight_bits or path in tables or bits[path] == plain[path]:
             continue
-        if not ops:
+        if not ops and not recipe.are_wishes:
             raise RunError(
                 f"Cannot export {recipe.scheme} with {bits[path]} bits for {path}: conversion has "
                 "made another weight of it. Leave it at the bits of the scheme."
@@ -70,7 +70,7 @@ def quantize_file(
         ranges = activation_ranges(content, samples, recipe, _activation_bits(recipe.scheme))
         statistics = _statistics(content, ranges)
     result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    quantized = _inlined(bytes(result.quantized_model))
+    quantized = _repaired(bytes(result.quantized_model))
     if looked_up:
         quantized = with_integer_rows(quantized, looked_up)
     _refuse_unloadable(quantized, recipe)
@@ -121,9 +121,22 @@ def _statistics(content: bytes, ranges: Mapping[str, Range]) -> dict[str, dict[s
     }
 
 
-def _inlined(content: bytes) -> bytes:
-    """Moves the data that ai-edge-quantizer appends to the flatbuffer into its buffers."""
+def _repaired(content: bytes) -> bytes:
+    """Moves the data that ai-edge-quantizer appends to the flatbuffer into its buffers, and gives
+    outputs that nothing reads the type of those beside them.
+
+    It leaves those in float, as the forget gate of the first step of an LSTM, and XNNPACK refuses
+    an operation whose outputs are of two types.
+    """
     model = read(content)
+    graph = model.subgraphs[0]
+    read_tensors = {*graph.outputs, *(index for op in graph.operators for index in op.inputs)}
+    for op in graph.operators:
+        beside = [graph.tensors[index] for index in op.outputs if index in read_tensors]
+        for index in op.outputs if beside else ():
+            if index not in read_tensors:
+                graph.tensors[index].type = beside[0].type
+                graph.tensors[index].quantization = beside[0].quantization
     for buffer in model.buffers:
         if buffer.size:
             data = content[buffer.offset : buffer.offset + buffer.size]

@@ -58,6 +58,12 @@ _SAME_VALUES = (
 )
 """Layers whose outputs are some of their inputs, or zero: already rounded."""
 
+_SAME_VALUES_OPERATIONS = {
+    *("BroadcastTo", "ExpandDims", "Flip", "GetItem", "Moveaxis", "Repeat", "Reshape"),
+    *("Squeeze", "Swapaxes", "Tile", "Transpose"),
+}
+"""The same of bare operations of the graph."""
+
 _SAME_RANGE = (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D)
 """Layers whose kernels use the input's scale for the output."""
 
@@ -373,6 +379,8 @@ def _keeps_values(layer: keras.Layer) -> bool:
     """Whether outputs are some of the inputs, or zero: rounded already."""
     if isinstance(layer, keras.layers.UpSampling2D):
         return layer.interpolation == "nearest"
+    if not isinstance(layer, keras.Layer):
+        return type(layer).__name__ in _SAME_VALUES_OPERATIONS
     is_linear = isinstance(layer, keras.layers.Activation) and activation_of(layer) == "linear"
     return is_linear or isinstance(layer, _SAME_VALUES)
 

@@ -151,6 +151,7 @@ class MixedPrecision:
                 self.scheme,
                 calibration_samples=min(self.calibration_samples, available) * is_integer,
                 weight_bits={**other, **kept},
+                are_wishes=not kept,
             ),
         )
 

@@ -262,3 +262,14 @@ def test_loops_are_refused() -> None:
     model = keras.Model(inputs, layers.Dense(3)(layers.LSTM(4, name="memory")(inputs)))
     with pytest.raises(InputError, match=r"'memory' .* unroll=True"):
         fake_quantized(model)
+
+
+def test_operations_that_move_values_have_no_range_of_their_own() -> None:
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(8, name="dense")(inputs)
+    moved = keras.ops.transpose(keras.ops.reshape(x, (-1, 2, 4)), (0, 2, 1))[:, :3]
+    outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(moved))
+    rewritten, lines = fake_quantized(keras.Model(inputs, outputs))
+    ranges = [layer.name for layer in rewritten.layers if layer.name.endswith("_range")]
+    assert len(ranges) == 3 and "dense_range" in ranges and "logits_range" in ranges
+    assert lines == []

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from stage_bench import Bench, apply
@@ -51,6 +52,21 @@ def test_the_bits_are_in_the_file(bench: Bench) -> None:
     assert {weight.size: weight.dtype for weight in read_file_weights(content)} == {
         SIZES[path]: dtypes[b] for path, b in bits.items()
     }
+
+
+def test_few_bits_where_conversion_changes_the_network(bench: Bench) -> None:
+    """The first step of an LSTM has a gate that nothing reads; a table that is looked up at
+    constant places is no table in the file."""
+    inputs = keras.Input(bench.data.shape)
+    x = keras.layers.Reshape((4, 4))(inputs)
+    x = keras.layers.LSTM(4, unroll=True, name="lstm")(x)
+    rows = keras.layers.Embedding(4, 4, name="rows")(keras.ops.zeros_like(x, "int32"))
+    x = keras.layers.Dense(6, name="dense")(x + keras.ops.mean(rows, axis=1))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    network = apply(MixedPrecision(size_fraction=0.5), Network(model), bench)
+    assert set(network.recipe.weight_bits.values()) == {4}
+    _, content = export_network(network, bench.data)
+    assert "int4" in {weight.dtype for weight in read_file_weights(content)}
 
 
 def test_the_sensitive_kernel_keeps_more(bench: Bench) -> None:
