@@ -246,9 +246,25 @@ def test_batch_norm_does_not_decide_how_ties_are_rounded(scheme):
     assert np.abs(actual - expected).max() < part * np.ptp(expected)
 
 
-def test_what_litert_cannot_run_is_said_at_export():
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_gates_that_nothing_reads_are_no_obstacle(cell):
+    """Of the first step, which begins with a state of zeros."""
     inputs = keras.Input((4, 2))
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(3, unroll=True)(inputs)))
-    samples = iter(np.ones((4, 1, 4, 2), np.float32))
+    x = getattr(keras.layers, cell)(3, unroll=True)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    samples = np.random.default_rng(0).normal(size=(8, 1, 4, 2)).astype(np.float32)
+    content = to_litert(freeze(model), ExportRecipe("int8x4", 8), iter(samples))
+    said = next(LitertRunner(content, Timing()).logits([samples[:, 0]]))
+    np.testing.assert_allclose(said, model(samples[:, 0]), atol=0.3)
+
+
+def test_what_litert_cannot_run_is_said_at_export(monkeypatch):
+    def refuse(**kwargs):
+        raise RuntimeError("failed to prepare")
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    samples = iter(np.ones((4, 1, 4), np.float32))
+    monkeypatch.setattr("netopt_cli.export.quantized.Interpreter", refuse)
     with pytest.raises(RunError, match=r"LiteRT cannot run this network so: .*scheme=dynamic"):
         to_litert(freeze(model), ExportRecipe("int8x4", 4), samples)
