@@ -184,7 +184,8 @@ def table(cells: Cells) -> str:
         found, reason = cells[arch, opt]
         if found == "yes":
             return "yes"
-        return f"{found} [{reasons.setdefault(reason, len(reasons) + 1)}]"
+        same = reason.replace(f"the model '{arch}'", "the network").replace(f"'{arch}'", "it")
+        return f"{found} [{reasons.setdefault(same, len(reasons) + 1)}]"
 
     lines = [f"| | {' | '.join(archs)} |", f"|---|{'---|' * len(archs)}"]
     lines += [f"| {opt} | {' | '.join(text(arch, opt) for arch in archs)} |" for opt in opts]
@@ -242,7 +243,7 @@ _HEAD = """# Which step works with which network
 
 Written by `python docs/generate_compatibility.py`, which tries every cell: a tiny network of the
 arch on tiny data (images; texts, ratings, pixels, boxes or several inputs where the arch is for
-these), the step with its defaults, one epoch, the exported file measured. A `no` is a refusal
+these), the step with its defaults (but where tiny data ask for smaller ones), one epoch, the exported file measured. A `no` is a refusal
 before training; its reason is below.
 """
 
