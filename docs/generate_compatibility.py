@@ -243,8 +243,8 @@ _HEAD = """# Which step works with which network
 
 Written by `python docs/generate_compatibility.py`, which tries every cell: a tiny network of the
 arch on tiny data (images; texts, ratings, pixels, boxes or several inputs where the arch is for
-these), the step with its defaults (but where tiny data ask for smaller ones), one epoch, the exported file measured. A `no` is a refusal
-before training; its reason is below.
+these), the step with its defaults but where so little data ask for less, one epoch, the exported
+file measured. A `no` is a refusal before training; its reason is below.
 """
 
 if __name__ == "__main__":
