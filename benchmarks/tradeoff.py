@@ -71,7 +71,11 @@ def table(preset: list[Rows], random: list[Rows]) -> str:
 def line(stage: str, role: str, preset: list[Rows], random: list[Rows]) -> str:
     own = [rows[stage, role] for rows in preset]
     accuracies = [row["accuracy"] for row in own]
-    by_chance = [rows[stage, role]["accuracy"] for rows in random if (stage, role) in rows]
+    stages = [name for name, _ in preset[0]]
+    has_masks = stages.index(stage) >= stages.index(first_pruning(stages))
+    by_chance = [
+        rows[stage, role]["accuracy"] for rows in random if has_masks and (stage, role) in rows
+    ]
     controls: list[float] = []
     if role == "stage" and has_control(preset, stage):
         controls = [control_of(rows, stage)["accuracy"] for rows in preset]

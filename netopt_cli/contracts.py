@@ -148,8 +148,8 @@ class ExportRecipe:
         percentile: Of the values seen, those between 100 - percentile and percentile count.
         calibration_sampling: `random`, or `stratified`: as many samples of each class.
         weight_bits: Path of a kernel -> bits other than the scheme's: 4, 8, 16 or 32 (floats).
-        are_wishes: Whether a kernel of `weight_bits` that conversion makes another weight of, as of
-            a table that is looked up at constant places, may have the bits of the scheme.
+        bits_where_possible: Whether a kernel of `weight_bits` that conversion makes another weight
+            of, as of a table that is looked up at constant places, may have the scheme's bits.
         trained_ranges: The network fake-quantizes itself: its own ranges count, and nothing is
             calibrated.
     """
@@ -160,7 +160,7 @@ class ExportRecipe:
     percentile: float = 99.99
     calibration_sampling: Literal["random", "stratified"] = "random"
     weight_bits: Mapping[str, int] = field(default_factory=dict)
-    are_wishes: bool = False
+    bits_where_possible: bool = False
     trained_ranges: bool = False
 
 

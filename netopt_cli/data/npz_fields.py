@@ -24,6 +24,7 @@ def load(
     class_names: Sequence[str] | None = None,
     validation_fraction: Fraction = 0.1,
     train_limit: SampleLimit | None = None,
+    labels_per_class: SampleLimit | None = None,
     task: Task = CLASSIFICATION,
 ) -> Dataset:
     """Loads for each field `NAME_train` and `NAME_test`, with `y_train` and `y_test`; and the same
@@ -35,7 +36,7 @@ def load(
     split has no token for becomes the unknown one.
 
     Args:
-        seed: Of the validation split and of `train_limit`.
+        seed: Of the validation split and of `train_limit` and of `labels_per_class`.
         path: The file.
         fields: Name -> `values`, `tokens` or `ids`, in the order in which they lie in a sample.
         class_names: One name a class; when None, the numbers seen in `y_train`.
@@ -69,6 +70,7 @@ def load(
         seed=seed,
         validation_fraction=validation_fraction,
         train_limit=train_limit,
+        labels_per_class=labels_per_class,
         task=task,
         inputs=Inputs(tuple(made)),
     )

@@ -48,15 +48,14 @@ def quantize_file(
     """
     rules = _rules(recipe)
     bits = weight_bits(model, recipe.scheme, recipe.weight_bits)
-    plain = weight_bits(model, recipe.scheme)
     is_integer = ARITHMETIC[recipe.scheme] == "integer"
     tables = [] if is_integer else [p for p in embeddings(model) if bits[p] <= 8]
     found = kernel_ops(content, model) if recipe.weight_bits or tables else {}
     looked_up = {op.output for path in tables for op in found[path] if op.operation == "GATHER"}
     for path, ops in found.items():
-        if path not in recipe.weight_bits or path in tables or bits[path] == plain[path]:
+        if path not in recipe.weight_bits or path in tables:
             continue
-        if not ops and not recipe.are_wishes:
+        if not ops and not recipe.bits_where_possible:
             raise RunError(
                 f"Cannot export {recipe.scheme} with {bits[path]} bits for {path}: conversion has "
                 "made another weight of it. Leave it at the bits of the scheme."

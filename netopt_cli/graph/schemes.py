@@ -13,8 +13,7 @@
 
 Integer weights are symmetric with a scale for each output channel, or each row of an embedding.
 What has no kernel for 4 bits (depthwise and transposed convolutions, embeddings among float
-activations) has 8 under the schemes of 4. The kernel of a dense layer with one input becomes a
-multiplication, and embeddings of one number a sum: those are in 8 bits or in float.
+activations) has 8 under the schemes of 4.
 """
 
 from __future__ import annotations
@@ -87,16 +86,9 @@ def _possible_bits(
 ) -> int:
     if isinstance(owner, _FLOAT_ONLY):
         return 32
-    if isinstance(owner, keras.layers.Embedding):
-        # Rows that are looked up have 8 bits at least: see `export.row_tables`.
-        if ARITHMETIC[scheme] != "integer":
-            return max(bits, 8) if bits < 16 else 32
-        # Rows of one number are biases, which conversion may add as they are.
-        if variable.shape[-1] == 1:
-            return 8
-    if isinstance(owner, keras.layers.Dense) and variable.shape[0] == 1:
-        # Conversion makes a multiplication by a constant of it, which integer schemes alone round.
-        return 8 if ARITHMETIC[scheme] == "integer" else 32
+    # Rows that are looked up have 8 bits at least: see `export.row_tables`.
+    if isinstance(owner, keras.layers.Embedding) and ARITHMETIC[scheme] != "integer":
+        return max(bits, 8) if bits < 16 else 32
     if isinstance(owner, _AT_LEAST_8) or variable.name == "depthwise_kernel":
         return max(bits, 8)
     return bits

@@ -9,9 +9,11 @@ import numpy as np
 from pydantic import Field
 
 from netopt_cli.contracts import Context, Network, Preflight
+from netopt_cli.dataset import Dataset
 from netopt_cli.errors import InputError
 from netopt_cli.few_labels import probabilities, require_unlabeled
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 Query = Literal["entropy", "margin", "confidence", "random"]
 
@@ -77,6 +79,9 @@ class Active:
                 f"{before:.2%} -> {context.evaluate(network.model):.2%}"
             )
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

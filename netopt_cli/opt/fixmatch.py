@@ -21,6 +21,7 @@ from netopt_cli.few_labels import (
     require_unlabeled,
 )
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 _LEAST = 1e-6
 """Of a class that no sample of the batch is taken for."""
@@ -97,6 +98,9 @@ class FixMatch:
         if self.keep:
             network = replace(network, keeps=(*network.keeps, lambda model: modifier))
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

@@ -35,7 +35,8 @@ class MixedPrecision:
     Each kernel alone is rounded to each number of bits, and how far the predictions move on
     training samples is its sensitivity (KL divergence: Cai et al., "ZeroQ", 2020). Then bits are
     taken where a saved byte costs the least, until the weights are within the budget. Nothing is
-    trained. What has no 4-bit kernel in LiteRT keeps 8.
+    trained. What has no 4-bit kernel in LiteRT keeps 8, and so does what conversion makes another
+    weight of; the bits of each layer in the record are read from the file.
 
     Attributes:
         size_fraction: Most bytes of the weights, as a fraction of those with 8 bits each; 4 bits
@@ -100,12 +101,9 @@ class MixedPrecision:
         return self._network(network, bits, self.calibration_samples)
 
     def _free(self, model: keras.Model) -> list[str]:
-        """The kernels whose bits are chosen: those that a file can have with other ones."""
+        """The kernels whose bits are chosen."""
         kept = kept_float(model, self.exclude, "opt.mixed_precision.exclude")
-        paths = list(kernels(model))
-        possible = [weight_bits(model, self.scheme, dict.fromkeys(paths, n)) for n in _WIDTHS]
-        is_free = {path: len({bits[path] for bits in possible}) > 1 for path in paths}
-        return [path for path in paths if path not in kept and is_free[path]]
+        return [path for path in kernels(model) if path not in kept]
 
     def _within(self, curves: Mapping[str, Curve], sizes: _Sizes, budget: float) -> dict[str, int]:
         """The bits of every free kernel with which all weights are within a budget, in bytes."""
@@ -151,7 +149,7 @@ class MixedPrecision:
                 self.scheme,
                 calibration_samples=min(self.calibration_samples, available) * is_integer,
                 weight_bits={**other, **kept},
-                are_wishes=not kept,
+                bits_where_possible=not kept,
             ),
         )
 

@@ -13,6 +13,7 @@ from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.dataset import Dataset, Source, joined
 from netopt_cli.few_labels import probabilities, repeated, require_unlabeled
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class PseudoLabel:
                 control_data=repeated(context.control_data, len(data.train)),
             )
         return network
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

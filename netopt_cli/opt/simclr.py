@@ -15,6 +15,7 @@ from netopt_cli.errors import InputError
 from netopt_cli.few_labels import repeated, require_images, require_unlabeled
 from netopt_cli.graph.contrastive import representation, two_views
 from netopt_cli.starting import Start, refuse_late_scratch, started
+from netopt_cli.suitability import needs_classes
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class SimClr:
         return context.fit(
             network, epochs=self.epochs or context.epochs, learning_rate=self.learning_rate
         )
+
+    def unsuited(self, data: Dataset) -> str | None:
+        return needs_classes(data)
 
     def plan(self, preflight: Preflight) -> Network:
         refuse_late_scratch(preflight, self.start)

@@ -33,17 +33,6 @@ def test_bits_of_a_scheme(model, scheme):
     assert bits["embedding/embeddings"] == of_rows.get(scheme, WEIGHT_BITS[scheme])
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("int8x4", 8), ("int8", 8), ("dynamic_int4", 32)])
-def test_kernels_that_become_an_operation_of_another_kind(scheme, bits):
-    one, table = keras.Input((1,)), keras.Input((3,))
-    x = layers.Dense(4, name="factor")(one)
-    y = layers.Flatten()(layers.Embedding(10, 1, name="bias")(table))
-    model = keras.Model([one, table], layers.Dense(2)(layers.Concatenate()([x, y])))
-    asked = {"factor/kernel": 4, "bias/embeddings": 4}
-    found = weight_bits(model, scheme, asked)
-    assert (found["factor/kernel"], found["bias/embeddings"]) == (bits, 8)
-
-
 def test_other_bits_where_they_are_possible(model):
     other = {"conv/kernel": 4, "depthwise/kernel": 4, "logits/kernel": 32, "gone/kernel": 4}
     bits = weight_bits(model, "int8", other)
