@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.update and (arguments.junit or arguments.summary):
         raise InputError("--update makes the baseline, and checks nothing: leave out --junit and "
                          "--summary")  # fmt: skip
-    for option in ("baseline", "junit", "summary"):
+    for option in ("junit", "summary"):
         _require_folder(f"--{option}", getattr(arguments, option))
 
     from netopt_cli.run_groups import gather
@@ -72,6 +72,7 @@ def _update(path: Path, group: "Group") -> int:
 
     previous = baseline_file.read(path) if path.exists() else None
     made = baseline_of(group, previous)
+    path.parent.mkdir(parents=True, exist_ok=True)
     baseline_file.write(path, made)
     seeds = text_table.spans(list(group.runs))
     print(f"{path}: {len(made.rows)} rows of {group.name}, seeds: {seeds}")

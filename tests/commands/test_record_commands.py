@@ -68,8 +68,8 @@ def test_a_run_that_was_killed_is_interrupted_everywhere(capsys: Capture) -> Non
     killed = write_run(Path("runs/k"), status="running")
     seeds = write_seeds(Path("runs/s"), drawn(range(3), 0.95, 0.002, source=1), status="running")
     assert listed(capsys, "--where", "status=interrupted") == ["k"]
-    assert app.main(["check", "runs/a", "--baseline", "b.json", "--update"]) == EXIT_OK
-    assert app.main(["check", "runs/k", "--baseline", "b.json"]) == EXIT_FAILED
+    assert app.main(["check", "runs/a", "--baseline", "ci/b.json", "--update"]) == EXIT_OK
+    assert app.main(["check", "runs/k", "--baseline", "ci/b.json"]) == EXIT_FAILED
     assert "interrupted" in capsys.readouterr().out
     for words in (["compare", "runs/k"], ["report", str(seeds)]):
         assert app.main(words) == EXIT_WRONG_INPUT
@@ -113,7 +113,8 @@ def test_a_stranger_cannot_steer_the_terminal(capsys: Capture) -> None:
         (["check", "runs/c", "--baseline", "x.json", "--update"], "completed"),
         (["check", "runs/hollow", "--baseline", "x.json", "--update"], "after 0 of its seeds"),
         (["compare", "runs/hollow"], "after 0 of its seeds"),
-        (["check", "runs/a", "--baseline", "no/x.json", "--update"], "folder that exists"),
+        (["check", "runs/a", "--baseline", "no/x.json"], "--update"),
+        (["check", "runs/a", "--baseline", "x.json", "--junit", "no/x.xml"], "folder that exists"),
     ],
 )
 def test_wrong_input_is_exit_2(capsys: Capture, words: list[str], message: str) -> None:
