@@ -8,7 +8,7 @@ and the 0.4 % of rounding is small against the distance between values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import keras
 import numpy as np
@@ -18,6 +18,21 @@ from netopt_cli.contracts import Keep, Modifier
 from netopt_cli.graph.kernels import kernels
 
 Initialization = Literal["linear", "density", "kmeans++"]
+
+
+class HowToShare(TypedDict):
+    """How the values of a codebook are found.
+
+    Attributes:
+        preserve_zeros: Zeros stay, no other weight becomes zero, and zero is one of the values.
+        initialization: See `codebook`.
+        seed: Of the drawing.
+    """
+
+    preserve_zeros: bool
+    initialization: Initialization
+    seed: int
+
 
 _MOST_ITERATIONS = 300
 
@@ -86,32 +101,34 @@ def _first(
     return np.sort(centroids)
 
 
-def share(
-    variables: Sequence[keras.Variable],
-    clusters: int,
-    *,
-    preserve_zeros: bool,
-    initialization: Initialization,
-    seed: int,
-) -> None:
+def first_values(
+    weights: Sequence[np.ndarray], clusters: int, **how: Unpack[HowToShare]
+) -> np.ndarray | None:
+    """The values of one codebook for all of `weights`, without the zero that is preserved; None
+    when there is nothing else."""
+    joined = np.concatenate([weight.ravel() for weight in weights])
+    nonzero = joined[joined != 0] if how["preserve_zeros"] else joined
+    if not len(nonzero):
+        return None
+    count = clusters - (how["preserve_zeros"] and len(nonzero) < len(joined))
+    return codebook(nonzero, count, initialization=how["initialization"], seed=how["seed"])
+
+
+def share(variables: Sequence[keras.Variable], clusters: int, **how: Unpack[HowToShare]) -> None:
     """Replaces every weight of `variables` by the nearest value of one codebook for all of them.
 
     Args:
         clusters: Most distinct values in the end.
-        preserve_zeros: Zeros stay, no other weight becomes zero, and zero is one of the values.
     """
     weights = [variable.numpy() for variable in variables]
-    joined = np.concatenate([weight.ravel() for weight in weights])
-    nonzero = joined[joined != 0] if preserve_zeros else joined
-    if not len(nonzero):
+    values = first_values(weights, clusters, **how)
+    if values is None:
         return
-    count = clusters - (preserve_zeros and len(nonzero) < len(joined))
-    values = codebook(nonzero, count, initialization=initialization, seed=seed)
     middles = (values[1:] + values[:-1]) / 2
     rounded = values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
     for variable, weight in zip(variables, weights, strict=True):
         shared = rounded[np.searchsorted(middles, weight)]
-        variable.assign(np.where(weight == 0, weight, shared) if preserve_zeros else shared)
+        variable.assign(np.where(weight == 0, weight, shared) if how["preserve_zeros"] else shared)
 
 
 def keep_codebook(groups: Sequence[Sequence[str]]) -> Keep:
@@ -158,7 +175,7 @@ class _Shared:
 
     def constrain(self) -> None:
         clusters = self._values.shape[0]
-        rounded = _as_bfloat16(self._values)
+        rounded = as_bfloat16(self._values)
         moves, members = [], []
         for variable, index in zip(self._variables, self._indices, strict=True):
             value = tf.gather(rounded, index)
@@ -166,13 +183,13 @@ class _Shared:
             moves.append(tf.math.unsorted_segment_sum(member * (variable - value), index, clusters))
             members.append(tf.math.unsorted_segment_sum(member, index, clusters))
         self._values.assign_add(tf.math.divide_no_nan(tf.add_n(moves), tf.add_n(members)))
-        rounded = _as_bfloat16(self._values)
+        rounded = as_bfloat16(self._values)
         for variable, index in zip(self._variables, self._indices, strict=True):
             value = tf.gather(rounded, index)
             variable.assign(tf.where(variable == 0, tf.zeros_like(value), value))
 
 
-def _as_bfloat16(values: tf.Tensor) -> tf.Tensor:
+def as_bfloat16(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 

@@ -10,15 +10,17 @@ from typing import Annotated, Literal
 import keras
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Network, Preflight
+from netopt_cli.contracts import Context, Modifier, Network, Preflight
 from netopt_cli.errors import InputError
 from netopt_cli.graph.clustering import (
+    HowToShare,
     Initialization,
     distinct_values,
     keep_codebook,
     share,
     shareable,
 )
+from netopt_cli.graph.moving_codebooks import moving_codebooks
 from netopt_cli.graph.rebuild import layers, rebuild
 
 
@@ -39,6 +41,9 @@ class Cluster:
             otherwise.
         preserve_zeros: Whether zeros stay as they are, as a cluster of their own; None does when
             an earlier stage has made some.
+        assignment: `fixed` leaves each weight on the value that k-means gave it and trains the
+            values; `trained` trains the weights as well, which then change to the value that is
+            nearest (`graph.moving_codebooks`).
         epochs: Epochs of training the codebooks; 0 leaves the values of k-means.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
         exclude: Patterns of weight paths to leave alone (`logits/*`).
@@ -49,19 +54,31 @@ class Cluster:
     initialization: Initialization = "linear"
     include_biases: bool = False
     preserve_zeros: bool | None = None
+    assignment: Literal["fixed", "trained"] = "fixed"
     epochs: Annotated[int, Field(ge=0)] = 3
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.assignment == "trained" and not self.epochs:
+            raise ValueError(
+                "assignment=trained finds the clusters in training and needs epochs >= 1. "
+                "Received: epochs=0"
+            )
+
     def __call__(self, network: Network, context: Context) -> Network:
-        groups = self._share(network, network.model, context.seed)
+        if self.assignment == "trained":
+            network = self._fit(network, context, self._moving(network, context.seed))
+            groups = [list(group) for group in self._groups(network.model)]
+        else:
+            groups = self._share(network, network.model, context.seed)
         network = replace(
             network,
             keeps=(*network.keeps, keep_codebook(groups)),
             properties=network.properties | {"codebook"},
         )
-        if self.epochs:
-            network = context.fit(network, epochs=self.epochs, learning_rate=self.learning_rate)
+        if self.assignment == "fixed" and self.epochs:
+            network = self._fit(network, context)
         chosen = self._chosen(network.model)
         counts = ", ".join(f"{path} {n}" for path, n in distinct_values(chosen).items())
         context.note(f"{len(groups)} codebook(s); distinct values: {counts}")
@@ -93,22 +110,36 @@ class Cluster:
         self._share(network, model, seed=0)
         return replace(network, model=model, properties=network.properties | {"codebook"})
 
+    def _fit(self, network: Network, context: Context, *modifiers: Modifier) -> Network:
+        return context.fit(
+            network, epochs=self.epochs, learning_rate=self.learning_rate, modifiers=modifiers
+        )
+
     def _share(self, network: Network, model: keras.Model, seed: int) -> list[list[str]]:
         """Clusters `model` in place; returns the paths of each codebook's weights."""
-        chosen = self._chosen(model)
-        groups: dict[str, list[str]] = defaultdict(list)
-        for path in chosen:
-            layer = path.rpartition("/")[0]
-            groups[layer if self.scope == "layer" else "all"].append(path)
+        groups = self._groups(model)
+        for group in groups:
+            share(list(group.values()), self.clusters, **self._how(network, seed))
+        return [list(group) for group in groups]
+
+    def _moving(self, network: Network, seed: int) -> Modifier:
+        groups = [list(group.values()) for group in self._groups(network.model)]
+        return moving_codebooks(groups, self.clusters, **self._how(network, seed))
+
+    def _how(self, network: Network, seed: int) -> HowToShare:
         automatic = "zeros" in network.properties
-        for group in groups.values():
-            share(
-                [chosen[path] for path in group],
-                self.clusters,
-                preserve_zeros=automatic if self.preserve_zeros is None else self.preserve_zeros,
-                initialization=self.initialization,
-                seed=seed,
-            )
+        return {
+            "preserve_zeros": automatic if self.preserve_zeros is None else self.preserve_zeros,
+            "initialization": self.initialization,
+            "seed": seed,
+        }
+
+    def _groups(self, model: keras.Model) -> list[dict[str, keras.Variable]]:
+        """The weights of each codebook by path."""
+        groups: dict[str, dict[str, keras.Variable]] = defaultdict(dict)
+        for path, variable in self._chosen(model).items():
+            layer = path.rpartition("/")[0]
+            groups[layer if self.scope == "layer" else "all"][path] = variable
         return list(groups.values())
 
     def _chosen(self, model: keras.Model) -> dict[str, keras.Variable]:
