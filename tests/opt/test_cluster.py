@@ -10,6 +10,7 @@ from netopt_cli.contracts import Network, Preflight
 from netopt_cli.errors import InputError
 from netopt_cli.graph.clustering import shareable
 from netopt_cli.graph.kernels import kernels
+from netopt_cli.graph.response import TaskLoss
 from netopt_cli.opt.cluster import Cluster
 from netopt_cli.opt.distill import Distill
 from netopt_cli.opt.prune import Prune
@@ -24,10 +25,19 @@ def preflight(network: Network, **made_by: str) -> Preflight:
     return Preflight("cluster", network, False, build=None, made_by=made_by)
 
 
-@pytest.mark.parametrize("biases", [False, True])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_a_codebook_has_as_many_values_as_said(bench: Bench, scope: str, biases: bool) -> None:
-    stage = Cluster(clusters=6, scope=scope, include_biases=biases, epochs=2)
+@pytest.mark.parametrize(
+    ("scope", "biases", "assignment"),
+    [
+        ("layer", False, "fixed"),
+        ("layer", True, "trained"),
+        ("global", False, "trained"),
+        ("global", True, "fixed"),
+    ],
+)
+def test_a_codebook_has_as_many_values_as_said(
+    bench: Bench, scope: str, biases: bool, assignment: str
+) -> None:
+    stage = Cluster(clusters=6, scope=scope, include_biases=biases, assignment=assignment, epochs=2)
     network = apply(stage, bench.fit(bench.fresh(), epochs=2), bench)
     for layer in ("dense_1", "dense_2", "logits"):
         weights = [v.numpy().ravel() for v in network.model.get_layer(layer).weights]
@@ -47,14 +57,42 @@ def test_training_moves_the_values_and_recovers(bench: Bench) -> None:
     assert bench.results[-1].val_score >= before - 0.05
 
 
-@pytest.mark.parametrize("preserve_zeros", [None, True])
-def test_zeros_and_codebook_survive_what_follows(bench: Bench, preserve_zeros: bool) -> None:
+def test_trained_weights_change_their_cluster_and_recover_more(bench: Bench) -> None:
+    network = bench.fit(bench.fresh(), epochs=6)
+
+    def after(assignment: str) -> tuple[list[np.ndarray], float]:
+        """Which value each weight has, and the loss on the training samples."""
+        copy = bench.fresh()
+        copy.model.set_weights(network.model.get_weights())
+        stage = Cluster(clusters=2, scope="global", assignment=assignment, epochs=3)
+        apply(stage, copy, bench)
+        ranks = [np.unique(v.numpy(), return_inverse=True)[1] for v in kernels(copy.model).values()]
+        samples = list(bench.data.training_batches(64, 64, 0))
+        return ranks, TaskLoss(bench.data.task, copy.model, samples)(copy.model)
+
+    (fixed, loss_fixed), (trained, loss_trained) = after("fixed"), after("trained")
+    assert any((one != other).any() for one, other in zip(fixed, trained, strict=True))
+    assert loss_trained < loss_fixed
+
+
+def test_trained_clusters_need_training() -> None:
+    with pytest.raises(ValueError, match=r"assignment=trained .* needs epochs >= 1"):
+        Cluster(assignment="trained", epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("preserve_zeros", "assignment"), [(None, "fixed"), (True, "fixed"), (None, "trained")]
+)
+def test_zeros_and_codebook_survive_what_follows(
+    bench: Bench, preserve_zeros: bool | None, assignment: str
+) -> None:
     network = apply(Prune(sparsity=0.7, epochs=2), bench.fresh(), bench)
     network = replace(network, properties=network.properties | {"zeros"})
     zeros = {path: v.numpy() == 0 for path, v in kernels(network.model).items()}
-    network = apply(
-        Cluster(clusters=5, preserve_zeros=preserve_zeros, scope="global", epochs=2), network, bench
+    stage = Cluster(
+        clusters=5, preserve_zeros=preserve_zeros, scope="global", assignment=assignment, epochs=2
     )
+    network = apply(stage, network, bench)
     network = apply(Distill(teacher=build, epochs=2, start="current"), network, bench)
     for path, variable in kernels(network.model).items():
         np.testing.assert_array_equal(variable.numpy() == 0, zeros[path])
