@@ -101,7 +101,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = [
         "| family | MACs | structured 0.3 | then low rank | bytes | structured | low rank | int8 "
-        "| pruned − masked | left alone |",
+        "| pruned − masked | layers left alone |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
@@ -116,7 +116,7 @@ def table(results: list[dict[str, Any]]) -> str:
             f"| {pruned['size_bytes'] / base['size_bytes']:.2f} × "
             f"| {factored['size_bytes'] / base['size_bytes']:.2f} × "
             f"| {int8['size_bytes'] / base['size_bytes']:.2f} × "
-            f"| {one['difference']:.0e} | {len(one['left_alone'])} layers |"
+            f"| {one['difference']:.0e} | {len(one['left_alone'])} |"
         )
     return "\n".join(lines)
 
