@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from netopt_cli.graph.attacks import Ball
+from netopt_cli.graph.replica_state import of_replica
 
 
 class FreeTraining:
@@ -23,11 +22,11 @@ class FreeTraining:
     def __init__(self, ball: Ball, shape: tuple[int, ...], classes: int, replays: int) -> None:
         self._ball = ball
         self._replays = replays
-        self._step = _of_replica(tf.constant(0))
+        self._step = of_replica(tf.constant(0))
         # Of any batch size, which is not known yet.
-        self._x = _of_replica(tf.zeros((0, *shape)), shape=(None, *shape))
-        self._y = _of_replica(tf.zeros((0, classes)), shape=(None, classes))
-        self._perturbation = _of_replica(tf.zeros((0, *shape)), shape=(None, *shape))
+        self._x = of_replica(tf.zeros((0, *shape)), shape=(None, *shape))
+        self._y = of_replica(tf.zeros((0, classes)), shape=(None, classes))
+        self._perturbation = of_replica(tf.zeros((0, *shape)), shape=(None, *shape))
 
     def perturb(self, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The batch of before or a new one, perturbed: a `Modifier.transform_batch`."""
@@ -48,14 +47,3 @@ class FreeTraining:
         radius = self._ball.radius
         moved = self._perturbation + radius * tf.sign(gradient)
         self._perturbation.assign(tf.clip_by_value(moved, -radius, radius))
-
-
-def _of_replica(value: tf.Tensor, shape: Any = None) -> tf.Variable:
-    """A variable that each replica has for itself."""
-    return tf.Variable(
-        value,
-        shape=shape,
-        trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from netopt_cli.few_labels import (
     require_images,
     require_unlabeled,
 )
+from netopt_cli.graph.thresholds import AdaptiveThreshold, FixedThreshold, Threshold
 from netopt_cli.starting import Start, refuse_late_scratch, started
 from netopt_cli.suitability import needs_classes
 
@@ -53,7 +54,8 @@ class FixMatch:
     that within the batch, so that a run which goes on from a checkpoint needs no further state.
 
     Attributes:
-        threshold: Probability from which a prediction counts.
+        threshold: Probability from which a prediction counts; `adaptive` has one for each class,
+            which follow what the network is sure of (`graph.adaptive_threshold`).
         unlabeled_ratio: Samples without label for each labelled one of a batch (mu).
         unlabeled_weight: Factor of their loss.
         align: Whether predictions are weighed to the frequency of the labels.
@@ -65,7 +67,7 @@ class FixMatch:
         learning_rate: Peak of the stage's schedule; None is that of `train`.
     """
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["adaptive"] = 0.95
     unlabeled_ratio: Annotated[int, Field(ge=1)] = 7
     unlabeled_weight: Annotated[float, Field(gt=0)] = 1.0
     align: bool = False
@@ -80,7 +82,8 @@ class FixMatch:
         data = context.data
         assert data.unlabeled is not None  # see `plan`
         samples = len(data.unlabeled) // self.unlabeled_ratio
-        modifier = self._consistency(data)
+        threshold = self._threshold(data.classes)
+        modifier = self._consistency(data, threshold)
         network = context.fit(
             network,
             epochs=self.epochs,
@@ -90,10 +93,12 @@ class FixMatch:
             data=repeated(data, samples),
             control_data=repeated(context.control_data, samples),
         )
-        said = probabilities(network.model, data, data.unlabeled).max(axis=-1)
+        said = probabilities(network.model, data, data.unlabeled)
+        final = threshold().numpy()
+        is_sure = said.max(axis=-1) > final[said.argmax(axis=-1)]
         context.note(
-            f"surer than {self.threshold:g} of {(said > self.threshold).mean():.1%} of "
-            f"{len(said):,} samples without label"
+            f"surer than {' '.join(f'{each:.2g}' for each in np.unique(final))} of "
+            f"{is_sure.mean():.1%} of {len(said):,} samples without label"
         )
         if self.keep:
             network = replace(network, keeps=(*network.keeps, lambda model: modifier))
@@ -113,7 +118,12 @@ class FixMatch:
             )
         return preflight.network
 
-    def _consistency(self, data: Dataset) -> Modifier:
+    def _threshold(self, classes: int) -> Threshold:
+        if self.threshold == "adaptive":
+            return AdaptiveThreshold(classes)
+        return FixedThreshold(self.threshold, classes)
+
+    def _consistency(self, data: Dataset, threshold: Threshold) -> Modifier:
         strong = augmentation(**(self.strong or {}))
         assert strong is not None and data.unlabeled is not None  # see `plan`
         draw = random_samples(data.unlabeled, data.normalization)
@@ -139,11 +149,13 @@ class FixMatch:
             target = tf.stop_gradient(tf.nn.softmax(weakly))
             if self.align:
                 target = aligned(target, frequency)
-            is_sure = tf.cast(tf.reduce_max(target, axis=-1) > self.threshold, tf.float32)
-            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                tf.argmax(target, axis=-1), strongly
+            threshold.follow(target)
+            said = tf.argmax(target, axis=-1)
+            is_sure = tf.reduce_max(target, axis=-1) > tf.gather(threshold(), said)
+            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(said, strongly)
+            return self.unlabeled_weight * tf.reduce_mean(
+                tf.cast(is_sure, tf.float32) * cross_entropy
             )
-            return self.unlabeled_weight * tf.reduce_mean(is_sure * cross_entropy)
 
         return Modifier(
             "fixmatch",

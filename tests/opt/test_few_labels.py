@@ -17,6 +17,7 @@ from netopt_cli.dataset import NO_LABEL, Dataset, FileSource, Normalization
 from netopt_cli.errors import InputError
 from netopt_cli.few_labels import random_samples
 from netopt_cli.graph.contrastive import nt_xent, representation, two_views
+from netopt_cli.graph.thresholds import AdaptiveThreshold, FixedThreshold
 from netopt_cli.opt.active import Active
 from netopt_cli.opt.fixmatch import FixMatch, aligned
 from netopt_cli.opt.pseudo_label import PseudoLabel
@@ -25,6 +26,9 @@ from netopt_cli.target import cpu
 
 STRONG = {"cutout_fraction": 0.5}
 STAGES = {
+    "adaptive fixmatch": FixMatch(
+        strong=STRONG, threshold="adaptive", align=True, unlabeled_ratio=2, epochs=1
+    ),
     "fixmatch": FixMatch(strong=STRONG, threshold=0.3, unlabeled_ratio=2, epochs=1),
     "simclr": SimClr(views=STRONG, pretrain_epochs=1, epochs=1),
     "pseudo_label": PseudoLabel(threshold=0.2, balanced=False, rounds=2, epochs=1),
@@ -86,7 +90,8 @@ def test_a_zero_label_counts_for_nothing(data: Dataset) -> None:
 
 
 def test_fixmatch_teaches_what_is_sure_alone(data: Dataset) -> None:
-    modifier = FixMatch(strong=STRONG, threshold=0.9, unlabeled_ratio=2)._consistency(data)
+    stage = FixMatch(strong=STRONG, threshold=0.9, unlabeled_ratio=2)
+    modifier = stage._consistency(data, FixedThreshold(0.9, data.classes))
     x, y = np.zeros((2, 4, 4, 1), np.float32), np.eye(3, dtype=np.float32)[:2]
     x, y = modifier.transform_batch(tf.constant(x), tf.constant(y), tf.constant([0, 1]))
     assert x.shape == (2 + 4 + 4, 4, 4, 1)
@@ -100,6 +105,18 @@ def test_fixmatch_teaches_what_is_sure_alone(data: Dataset) -> None:
 
     assert loss(1.0) == 0.0
     assert loss(9.0) == pytest.approx(np.log(3) / 4)
+
+
+def test_adaptive_thresholds_follow_what_the_network_is_sure_of() -> None:
+    threshold = AdaptiveThreshold(3)
+    np.testing.assert_allclose(threshold().numpy(), 1 / 3, rtol=1e-6)
+    said = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1]], np.float32)
+    threshold.follow(tf.constant(said))
+    sureness, mean = (0.99 * 1 / 3 + 0.01 * new for new in (0.7, said.mean(axis=0)))
+    np.testing.assert_allclose(threshold().numpy(), sureness * mean / mean.max(), rtol=1e-5)
+    for _ in range(1000):
+        threshold.follow(tf.constant(said))
+    np.testing.assert_allclose(threshold().numpy(), [0.7, 0.2, 0.1], rtol=1e-3)
 
 
 def test_alignment_brings_predictions_to_the_frequency_of_the_labels(data: Dataset) -> None:
@@ -116,6 +133,17 @@ def test_alignment_brings_predictions_to_the_frequency_of_the_labels(data: Datas
         FixMatch(strong=STRONG, threshold=0.4, align=align, epochs=1) for align in (False, True)
     )
     assert differ(weights_after(plain, data), weights_after(weighed, data))
+
+
+def test_fixmatch_says_how_sure_it_asked_to_be(data: Dataset) -> None:
+    said = []
+    for threshold in (0.4, "adaptive"):
+        bench = Bench(data)
+        stage = FixMatch(strong=STRONG, threshold=threshold, unlabeled_ratio=2, epochs=1)
+        stage(bench.fresh(), bench)
+        said.append(bench.notes[-1])
+    assert said[0].startswith("surer than 0.4 of ")
+    assert len(said[1].partition(" of ")[0].split()) > 3, "each class has a threshold of its own"
 
 
 def test_nt_xent_is_that_of_the_paper() -> None:
