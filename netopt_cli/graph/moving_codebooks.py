@@ -9,6 +9,7 @@ mean of its weights: one iteration of Lloyd's algorithm. No library has it for K
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -67,22 +68,15 @@ class _Book:
             (variable, keras.Variable(weight, trainable=False, name=f"{variable.name}_shared"))
             for variable, weight in zip(variables, weights, strict=True)
         ]
-        # A sparse network has few weights to look at.
-        self._positions = [
-            np.flatnonzero(weight) if preserve_zeros else np.arange(weight.size)
-            for weight in weights
-        ]
-        self._preserve_zeros = preserve_zeros
+        places = [_Nonzero(weight) if preserve_zeros else _All(weight) for weight in weights]
+        self._parts = list(zip(self.pairs, places, strict=True))
         self._values = tf.Variable(values, trainable=False)
 
     def follow(self) -> None:
         """Moves the values to the mean of their weights, and what is shared to the values."""
         count = self._values.shape[0]
         middles = (self._values[1:] + self._values[:-1]) / 2
-        present = [
-            tf.gather(tf.reshape(weight.value, [-1]), positions)
-            for (weight, _), positions in zip(self.pairs, self._positions, strict=True)
-        ]
+        present = [place.take(weight.value) for (weight, _), place in self._parts]
         indices = [tf.searchsorted(middles, weights) for weights in present]
         sums, members = (
             tf.add_n(
@@ -97,12 +91,37 @@ class _Book:
             tf.where(members > 0, tf.math.divide_no_nan(sums, members), self._values)
         )
         rounded = as_bfloat16(self._values)
-        for (_, shared), positions, weights, index in zip(
-            self.pairs, self._positions, present, indices, strict=True
-        ):
-            found = tf.gather(rounded, index)
-            if self._preserve_zeros:  # also those that another constraint makes on the way
-                found = tf.where(weights == 0, tf.zeros_like(found), found)
-            size = int(np.prod(shared.shape))
-            flat = tf.scatter_nd(positions[:, None], found, [size])
-            shared.assign(tf.reshape(flat, shared.shape))
+        for ((_, shared), place), weights, index in zip(self._parts, present, indices, strict=True):
+            shared.assign(place.put(tf.gather(rounded, index), weights))
+
+
+class _All:
+    """All weights of an array."""
+
+    def __init__(self, weight: np.ndarray) -> None:
+        self._shape = weight.shape
+
+    def take(self, weight: tf.Tensor) -> tf.Tensor:
+        """Returns them in a row."""
+        return tf.reshape(weight, [-1])
+
+    def put(self, shared: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the array with `shared` in the place of the `weights` that were taken."""
+        return tf.reshape(shared, self._shape)
+
+
+class _Nonzero:
+    """The weights that are not zero at the start; a sparse array has few to look at."""
+
+    def __init__(self, weight: np.ndarray) -> None:
+        self._shape = weight.shape
+        self._positions = tf.constant(np.flatnonzero(weight)[:, None], tf.int32)
+
+    def take(self, weight: tf.Tensor) -> tf.Tensor:
+        return tf.gather_nd(tf.reshape(weight, [-1]), self._positions)
+
+    def put(self, shared: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        # Those that another constraint has set to zero since are zero as well.
+        shared = tf.where(weights == 0, tf.zeros_like(shared), shared)
+        flat = tf.scatter_nd(self._positions, shared, [math.prod(self._shape)])
+        return tf.reshape(flat, self._shape)
