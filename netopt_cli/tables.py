@@ -154,6 +154,7 @@ def _labels(row: Row) -> str:
 
 def terminal(rows: list[Row], title: str, width: int) -> Table:
     """The table for a console of `width` characters, without the columns that do not fit."""
+    compared = _change_note(rows) if any(row["control"] for row in rows) else ""
     return fitted(
         cells(rows),
         width,
@@ -161,7 +162,7 @@ def terminal(rows: list[Row], title: str, width: int) -> Table:
         left=("stage", "compared with"),
         dispensable=_DISPENSABLE,
         more="more figures: metrics.md, metrics.csv",
-        note=_reused_note(rows),
+        note="\n".join(filter(None, (compared, _reused_note(rows)))),
         styles=["dim" if row["role"] == "control" else None for row in rows],
     )
 
@@ -223,10 +224,14 @@ def markdown(rows: list[Row]) -> str:
     return (
         f"{table}\n\nSeed {rows[0]['seed']}. {metric.heading}, sparsity, bytes, latency (batch 1) "
         "and memory are those of the exported file; parameters and MACs those of the Keras "
-        f"network. `change`: {metric.of_changes} against the row compared with. One seed proves "
-        "nothing.\n"
+        f"network. {_change_note(rows)}. One seed proves nothing.\n"
         f"{_reused_note(rows)}\n"
     ).rstrip("\n") + "\n"
+
+
+def _change_note(rows: list[Row]) -> str:
+    metric = metric_named(metric_of(rows))
+    return f"change: {metric.of_changes} against the row compared with"
 
 
 def _reused_note(rows: list[Row]) -> str:

@@ -53,7 +53,7 @@ def test_another_metric_has_its_own_column_unit_and_name() -> None:
     assert share["hit rate@10"] == ["50.00 %", "60.00 %", "55.00 %"]
     assert share["change"] == ["", "+10.00", "-5.00"]
     text = markdown(judged("rmse", 4.5, 4.25, 4.125))
-    assert "RMSE, sparsity, bytes" in text and "`change`: difference of RMSE against" in text
+    assert "RMSE, sparsity, bytes" in text and "change: difference of RMSE against" in text
 
 
 def test_metrics_csv_has_the_metrics_of_its_rows_in_one_place() -> None:

@@ -19,6 +19,8 @@ from netopt_cli.graph.kernels import kernels
 
 Initialization = Literal["linear", "density", "kmeans++"]
 
+_MOST_ITERATIONS = 300
+
 
 class HowToShare(TypedDict):
     """How the values of a codebook are found.
@@ -32,9 +34,6 @@ class HowToShare(TypedDict):
     preserve_zeros: bool
     initialization: Initialization
     seed: int
-
-
-_MOST_ITERATIONS = 300
 
 
 def shareable(model: keras.Model, *, biases: bool) -> dict[str, keras.Variable]:

@@ -45,7 +45,8 @@ class AdaptiveThreshold:
         threshold(c) = mean of the largest probability * mean p(c) / max over classes of mean p
 
     Both are moving averages that start at 1 / classes. A network that is not sure yet is asked for
-    little, and so is a class that it hardly predicts.
+    little, and so is a class that it hardly predicts. For the first hundred steps nearly all
+    counts, right or wrong: a training of a few dozen steps wants a fixed threshold.
     """
 
     def __init__(self, classes: int) -> None:

@@ -55,7 +55,7 @@ class FixMatch:
 
     Attributes:
         threshold: Probability from which a prediction counts; `adaptive` has one for each class,
-            which follow what the network is sure of (`graph.adaptive_threshold`).
+            which follow what the network is sure of (`graph.thresholds`).
         unlabeled_ratio: Samples without label for each labelled one of a batch (mu).
         unlabeled_weight: Factor of their loss.
         align: Whether predictions are weighed to the frequency of the labels.
@@ -96,9 +96,11 @@ class FixMatch:
         said = probabilities(network.model, data, data.unlabeled)
         final = threshold().numpy()
         is_sure = said.max(axis=-1) > final[said.argmax(axis=-1)]
+        asked = f"{final.min():.3g}"
+        if self.threshold == "adaptive":
+            asked += f" to {final.max():.3g}, by class,"
         context.note(
-            f"surer than {' '.join(f'{each:.2g}' for each in np.unique(final))} of "
-            f"{is_sure.mean():.1%} of {len(said):,} samples without label"
+            f"surer than {asked} of {is_sure.mean():.1%} of {len(said):,} samples without label"
         )
         if self.keep:
             network = replace(network, keeps=(*network.keeps, lambda model: modifier))
