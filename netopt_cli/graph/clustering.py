@@ -74,7 +74,8 @@ def codebook(
     bounds = np.empty(0)
     for _ in range(_MOST_ITERATIONS):
         middles = (centroids[1:] + centroids[:-1]) / 2
-        last, bounds = bounds, np.searchsorted(ordered, middles)
+        # A weight in the middle goes to the lower centroid, here as in `share`.
+        last, bounds = bounds, np.searchsorted(ordered, middles, side="right")
         bounds = np.concatenate([[0], bounds, [len(ordered)]])
         if np.array_equal(last, bounds):
             break

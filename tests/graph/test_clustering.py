@@ -5,7 +5,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -28,11 +28,22 @@ def test_a_codebook_is_a_fixed_point_of_lloyds_algorithm(values, clusters, initi
     found = codebook(values, clusters, initialization=initialization, seed=0)
     assert 1 <= len(found) <= clusters and (np.diff(found) > 0).all()
     assert values.min() <= found[0] and found[-1] <= values.max()
-    nearest = np.abs(values[:, None].astype(float) - found).argmin(axis=1)
+    distances = np.abs(values[:, None].astype(float) - found)
+    # A value as near to two centroids belongs to either: which one, rounding decides.
+    near, next_near = np.sort(np.pad(distances, ((0, 0), (0, 1)), constant_values=np.inf))[:, :2].T
+    assume((next_near - near > 1e-4).all())
+    nearest = distances.argmin(axis=1)
     for index, centroid in enumerate(found):
         members = values[nearest == index]
         if len(members):
             assert centroid == pytest.approx(members.mean(dtype=float), abs=1e-3, rel=1e-3)
+
+
+def test_a_value_between_two_centroids_goes_where_it_is_counted():
+    values = np.array([-1, 0, 0, 1, 3], np.float32)  # 1 is as near to 0 as to 2
+    found = codebook(values, 3, initialization="density", seed=0)
+    nearest = np.abs(values[:, None] - found).argmin(axis=1)  # the lower one, as `share` has it
+    np.testing.assert_allclose(found, [values[nearest == i].mean() for i in range(3)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)
