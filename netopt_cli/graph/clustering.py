@@ -82,7 +82,24 @@ def codebook(
         counts = np.diff(bounds)
         filled = counts > 0
         centroids[filled] = (np.diff(sums[bounds]) / np.maximum(counts, 1))[filled]
-    return centroids[np.diff(bounds) > 0].astype(np.float32)
+    # The difference of two sums may lose what tells a tiny weight from zero.
+    return np.unique(centroids[np.diff(bounds) > 0].astype(np.float32))
+
+
+def nearest(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns the index of the value that is nearest to each weight; values in any order."""
+    order = np.argsort(values)
+    ordered = values[order]
+    return order[np.searchsorted((ordered[1:] + ordered[:-1]) / 2, weights)]
+
+
+def means(weights: np.ndarray, indices: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns the values, each as the mean of the weights that have its index, if there are some;
+    zero stays zero."""
+    members = np.bincount(indices, minlength=len(values))
+    sums = np.bincount(indices, weights, minlength=len(values))
+    moved = np.where(members > 0, sums / np.maximum(members, 1), values)
+    return np.where(values == 0, 0.0, moved).astype(np.float32)
 
 
 def _first(
@@ -124,10 +141,9 @@ def share(variables: Sequence[keras.Variable], clusters: int, **how: Unpack[HowT
     values = first_values(weights, clusters, **how)
     if values is None:
         return
-    middles = (values[1:] + values[:-1]) / 2
     rounded = values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
     for variable, weight in zip(variables, weights, strict=True):
-        shared = rounded[np.searchsorted(middles, weight)]
+        shared = rounded[nearest(weight, values)]
         variable.assign(np.where(weight == 0, weight, shared) if how["preserve_zeros"] else shared)
 
 
@@ -146,7 +162,7 @@ def keep_codebook(groups: Sequence[Sequence[str]]) -> Keep:
     def modifier(model: keras.Model) -> Modifier:
         found = shareable(model, biases=True)
         held = [
-            _Shared([found[path] for path in group if path in found])
+            _as_they_are([found[path] for path in group if path in found])
             for group in groups
             if any(path in found for path in group)
         ]
@@ -160,33 +176,46 @@ def keep_codebook(groups: Sequence[Sequence[str]]) -> Keep:
     return modifier
 
 
-class _Shared:
-    """Variables with one codebook, and which of its values each weight has."""
+def _as_they_are(variables: Sequence[keras.Variable]) -> SharedValues:
+    weights = [variable.numpy() for variable in variables]
+    values = np.unique(np.concatenate([weight.ravel() for weight in weights]))
+    return SharedValues(variables, values, [np.searchsorted(values, w) for w in weights])
 
-    def __init__(self, variables: Sequence[keras.Variable]) -> None:
-        weights = [variable.numpy() for variable in variables]
-        values = np.unique(np.concatenate([weight.ravel() for weight in weights]))
+
+class SharedValues:
+    """Variables with one codebook, and which of its values each weight has.
+
+    Attributes:
+        values: The codebook, float32; a zero in it stays zero.
+        indices: Of the value of each weight, int32; -1 where a weight is free.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[keras.Variable],
+        values: np.ndarray,
+        indices: Sequence[np.ndarray],
+    ) -> None:
+        self.values = tf.Variable(values, trainable=False)
+        self.indices = [tf.Variable(index.astype(np.int32), trainable=False) for index in indices]
         self._variables = variables
-        self._indices = [
-            tf.Variable(np.searchsorted(values, weight).astype(np.int32), trainable=False)
-            for weight in weights
-        ]
-        self._values = tf.Variable(values, trainable=False)
 
     def constrain(self) -> None:
-        clusters = self._values.shape[0]
-        rounded = as_bfloat16(self._values)
+        """Moves each value by the mean of what its weights have moved, and the weights to it. What
+        another constraint has set to zero stays zero."""
+        clusters = self.values.shape[0]
+        rounded = as_bfloat16(self.values)
         moves, members = [], []
-        for variable, index in zip(self._variables, self._indices, strict=True):
-            value = tf.gather(rounded, index)
-            member = tf.cast((variable != 0) & (value != 0), value.dtype)
+        for variable, index in zip(self._variables, self.indices, strict=True):
+            value = tf.gather(rounded, tf.maximum(index, 0))
+            member = tf.cast((index >= 0) & (variable != 0) & (value != 0), value.dtype)
             moves.append(tf.math.unsorted_segment_sum(member * (variable - value), index, clusters))
             members.append(tf.math.unsorted_segment_sum(member, index, clusters))
-        self._values.assign_add(tf.math.divide_no_nan(tf.add_n(moves), tf.add_n(members)))
-        rounded = as_bfloat16(self._values)
-        for variable, index in zip(self._variables, self._indices, strict=True):
-            value = tf.gather(rounded, index)
-            variable.assign(tf.where(variable == 0, tf.zeros_like(value), value))
+        self.values.assign_add(tf.math.divide_no_nan(tf.add_n(moves), tf.add_n(members)))
+        rounded = as_bfloat16(self.values)
+        for variable, index in zip(self._variables, self.indices, strict=True):
+            value = tf.gather(rounded, tf.maximum(index, 0))
+            variable.assign(tf.where((index < 0) | (variable == 0), variable, value))
 
 
 def as_bfloat16(values: tf.Tensor) -> tf.Tensor:

@@ -20,7 +20,7 @@ from netopt_cli.graph.clustering import (
     share,
     shareable,
 )
-from netopt_cli.graph.moving_codebooks import moving_codebooks
+from netopt_cli.graph.incremental_codebooks import incremental_codebooks
 from netopt_cli.graph.rebuild import layers, rebuild
 
 
@@ -41,9 +41,9 @@ class Cluster:
             otherwise.
         preserve_zeros: Whether zeros stay as they are, as a cluster of their own; None does when
             an earlier stage has made some.
-        assignment: `fixed` leaves each weight on the value that k-means gave it and trains the
-            values; `trained` trains the weights as well, which then change to the value that is
-            nearest (`graph.moving_codebooks`).
+        assignment: `fixed` puts each weight on the value that k-means gave it and trains the
+            values; `incremental` puts them there a few at a time and trains those that are still
+            free, which make up for the others (`graph.incremental_codebooks`).
         epochs: Epochs of training the codebooks; 0 leaves the values of k-means.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
         exclude: Patterns of weight paths to leave alone (`logits/*`).
@@ -54,21 +54,20 @@ class Cluster:
     initialization: Initialization = "linear"
     include_biases: bool = False
     preserve_zeros: bool | None = None
-    assignment: Literal["fixed", "trained"] = "fixed"
+    assignment: Literal["fixed", "incremental"] = "fixed"
     epochs: Annotated[int, Field(ge=0)] = 3
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.assignment == "trained" and not self.epochs:
+        if self.assignment == "incremental" and not self.epochs:
             raise ValueError(
-                "assignment=trained finds the clusters in training and needs epochs >= 1. "
-                "Received: epochs=0"
+                "assignment=incremental trains on the way and needs epochs >= 1. Received: epochs=0"
             )
 
     def __call__(self, network: Network, context: Context) -> Network:
-        if self.assignment == "trained":
-            network = self._fit(network, context, self._moving(network, context.seed))
+        if self.assignment == "incremental":
+            network = self._fit(network, context, self._incremental(network, context.seed))
             groups = [list(group) for group in self._groups(network.model)]
         else:
             groups = self._share(network, network.model, context.seed)
@@ -122,9 +121,9 @@ class Cluster:
             share(list(group.values()), self.clusters, **self._how(network, seed))
         return [list(group) for group in groups]
 
-    def _moving(self, network: Network, seed: int) -> Modifier:
+    def _incremental(self, network: Network, seed: int) -> Modifier:
         groups = [list(group.values()) for group in self._groups(network.model)]
-        return moving_codebooks(groups, self.clusters, **self._how(network, seed))
+        return incremental_codebooks(groups, self.clusters, **self._how(network, seed))
 
     def _how(self, network: Network, seed: int) -> HowToShare:
         automatic = "zeros" in network.properties

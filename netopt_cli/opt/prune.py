@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from pydantic import Field
 
-from netopt_cli.contracts import Context, Modifier, Network, Preflight
+from netopt_cli.contracts import Context, Network, Preflight
 from netopt_cli.errors import InputError, did_you_mean
 from netopt_cli.graph import saliency
 from netopt_cli.graph.batch_norm import recalibrate
@@ -24,11 +24,11 @@ from netopt_cli.graph.masks import (
     Masks,
     NOfM,
     Pattern,
-    SoFar,
     Unstructured,
     in_full,
     input_axes,
 )
+from netopt_cli.graph.ramp import ramp
 from netopt_cli.graph.rebuild import rebuild
 from netopt_cli.graph.reinitialize import reinitialize
 from netopt_cli.graph.response import TaskLoss, scan, spread
@@ -39,8 +39,6 @@ _BATCH = 64
 _MILDEST, _DEEPER, _LEVELS = 0.75, 8, 8
 """What is left of a kernel in the scan of `sensitivity`: from the first part down to a `_DEEPER`-th
 of what the stage leaves, in so many levels."""
-_DRAWS = 20
-"""How often a ramp draws the masks anew: criteria that ask the data cost a pass each time."""
 _SANITY = {
     "shuffle_mask": "the mask is shuffled within each layer, the weights of before train under it",
     "reinitialize": "new weights train under the mask",
@@ -221,8 +219,8 @@ class Prune:
 
     def _prune_gradually(self, work: MaskedTraining) -> None:
         importance = self._importance(work)
-        ramp = _ramp(self.ramp_fraction, lambda so_far: work.prune(importance(), so_far))
-        work.train(self.epochs, ramp)
+        pruning = ramp(self.ramp_fraction, lambda so_far: work.prune(importance(), so_far))
+        work.train(self.epochs, pruning)
 
     def _prune_in_rounds(self, work: MaskedTraining) -> None:
         is_lottery = self.schedule == "lottery"
@@ -240,11 +238,11 @@ class Prune:
 
     def _learn_then_prune(self, work: MaskedTraining) -> None:
         learned = self._learned(work)
-        ramp = _ramp(1.0, lambda so_far: work.draw(learned.scores(), so_far))
+        drawing = ramp(1.0, lambda so_far: work.draw(learned.scores(), so_far))
         epochs = min(self.epochs - 1, max(1, round(self.ramp_fraction * self.epochs)))
         gradual = self.schedule == "polynomial"
         learn = learning(learned, work.weights, work.masks)
-        work.fit(epochs, learn, *([ramp] if gradual else []))
+        work.fit(epochs, learn, *([drawing] if gradual else []))
         work.context.note(f"after {epochs} epochs of learning, {learned.summary()}")
         learned.settle()
         work.draw(learned.scores())
@@ -400,20 +398,6 @@ class _Targets:
     @property
     def weights(self) -> list[keras.Variable]:
         return list(self.kernels.values())
-
-
-def _ramp(until: float, draw: Callable[[SoFar], None]) -> Modifier:
-    """Returns what draws masks along s(t) = s (1 - (1 - t / until)^3) as training goes on."""
-    memory = {"drawn_at": 0.0}
-
-    def before_steps(step: int, total_steps: int) -> None:
-        time = min(1.0, step / max(1.0, until * total_steps))
-        time = math.floor(time * _DRAWS) / _DRAWS
-        if time > memory["drawn_at"]:
-            memory["drawn_at"] = time
-            draw(lambda sparsity: sparsity * (1.0 - (1.0 - time) ** 3))
-
-    return Modifier("ramp", before_steps=before_steps, memory=memory, settles_at=until)
 
 
 def _weights_left(size: int, sparsity: float) -> float:

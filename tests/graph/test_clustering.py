@@ -5,11 +5,18 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from netopt_cli.graph.clustering import codebook, keep_codebook, share, shareable
+from netopt_cli.graph.clustering import (
+    SharedValues,
+    codebook,
+    keep_codebook,
+    share,
+    shareable,
+)
+from netopt_cli.graph.incremental_codebooks import incremental_codebooks
 
 INITIALIZATIONS = ["linear", "density", "kmeans++"]
 FLOATS = st.floats(-100, 100, width=32)
@@ -19,6 +26,7 @@ def error(values: np.ndarray, centroids: np.ndarray) -> float:
     return float(np.square(values[:, None].astype(float) - centroids).min(axis=1).mean())
 
 
+@example(np.array([1.5, 2.220446e-16, 2, 0.5, 1, -3, 0, 0], np.float32), 6, "density")
 @given(
     npst.arrays(np.float32, st.integers(1, 60), elements=FLOATS),
     st.integers(2, 9),
@@ -152,3 +160,61 @@ def test_what_another_constraint_zeroes_stays_zero_and_moves_no_value():
     kernel.assign(np.where(weights == 0, weights, weights + 0.125))
     constrain()
     np.testing.assert_array_equal(kernel.numpy(), np.where(weights == 0, 0, weights + 0.125))
+
+
+def test_weights_go_to_their_values_a_few_at_a_time_the_nearest_first():
+    model = network()
+    group = list(shareable(model, biases=True).values())
+    weights = np.concatenate([v.numpy().ravel() for v in group])
+    modifier = incremental_codebooks(
+        [group], 6, preserve_zeros=False, initialization="linear", seed=0
+    )
+    values = codebook(weights, 6, initialization="linear", seed=0)
+    distances = np.abs(weights[:, None] - values).min(axis=1)
+    moved = []
+    for step in range(101):
+        modifier.before_steps(step, 100)
+        now = np.concatenate([v.numpy().ravel() for v in group])
+        moved.append(now != weights)
+    counts = [int(m.sum()) for m in moved]
+    assert counts[0] == 0 and counts == sorted(counts)
+    assert len(set(counts)) > 10
+    half = next(m for m in moved if m.mean() > 0.5)
+    assert distances[half].max() < distances[~half].mean() < distances.max()
+    assert all(moved[int(modifier.settles_at * 100)])
+    assert len(np.unique(now)) <= 6
+
+
+def test_weights_that_are_free_move_alone_the_others_with_their_value():
+    model = network()
+    kernel = model.get_layer("first").kernel
+    kernel.assign(np.linspace(-1, 1, 54).reshape(6, 9))
+    values = np.array([-0.5, 0.5], np.float32)
+    indices = np.where(kernel.numpy() > 0.5, 1, -1)
+    held = indices == 1
+    shared = SharedValues([kernel], values, [indices])
+    kernel.assign(np.where(held, 0.5, kernel.numpy()))
+    step = np.random.default_rng(0).normal(0, 0.1, kernel.shape)
+    moved = kernel.numpy() + step.astype(np.float32)
+    kernel.assign(moved)
+    shared.constrain()
+    np.testing.assert_array_equal(kernel.numpy()[~held], moved[~held])
+    np.testing.assert_allclose(kernel.numpy()[held], 0.5 + step[held].mean(), rtol=0.005)
+    np.testing.assert_allclose(shared.values.numpy(), [-0.5, 0.5 + step[held].mean()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("preserve_zeros", [True, False])
+def test_zero_is_a_value_that_weights_may_go_to_when_zeros_are_preserved(preserve_zeros):
+    model = network()
+    kernel = model.get_layer("first").kernel
+    weights = np.where(np.arange(54) % 2, 0, np.linspace(0.5, 1.5, 54))
+    weights[10], weights[12] = 0.01, 0.7
+    kernel.assign(weights.reshape(6, 9))
+    modifier = incremental_codebooks(
+        [[kernel]], 4, preserve_zeros=preserve_zeros, initialization="density", seed=0
+    )
+    modifier.before_steps(1, 1)
+    after = kernel.numpy().ravel()
+    assert len(np.unique(after)) <= 4
+    if preserve_zeros:
+        assert not after[1::2].any() and after[10] == 0 and after[12] > 0.5
