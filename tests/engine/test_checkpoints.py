@@ -17,9 +17,10 @@ from netopt_cli.engine.checkpoints import Cache, Checkpoints, Snapshot
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.engine.training import FitResult, fit
 from netopt_cli.graph.averaging import moving_average, stochastic_average
+from netopt_cli.graph.incremental_codebooks import incremental_codebooks
 from netopt_cli.graph.masks import Masks, Unstructured
+from netopt_cli.graph.ramp import ramp
 from netopt_cli.graph.saliency import magnitude
-from netopt_cli.opt.prune import _ramp
 from netopt_cli.progress import SilentReporter
 from netopt_cli.target import cpu
 
@@ -82,7 +83,7 @@ def train(
     return model, result
 
 
-def ramp(model: keras.Model) -> Sequence[Modifier]:
+def pruning(model: keras.Model) -> Sequence[Modifier]:
     weights = [model.trainable_variables[0]]
     masks = Masks(weights, keep_zeros=False)
     pattern = Unstructured((((0,), 0.8),))
@@ -90,12 +91,21 @@ def ramp(model: keras.Model) -> Sequence[Modifier]:
     def draw(so_far: Callable[[float], float]) -> None:
         masks.draw(pattern, magnitude(weights)(), so_far)
 
-    return _ramp(0.7, draw), Modifier("hold", constrain=masks.apply)
+    return ramp(0.7, draw), Modifier("hold", constrain=masks.apply)
+
+
+def incremental_codebook(model: keras.Model) -> Sequence[Modifier]:
+    return (
+        incremental_codebooks(
+            [model.trainable_variables], 4, preserve_zeros=False, initialization="linear", seed=0
+        ),
+    )
 
 
 CASES = {
     "plain": lambda model: (),
-    "pruning along a ramp": ramp,
+    "pruning along a ramp": pruning,
+    "incremental codebook": incremental_codebook,
     "moving average": lambda model: (moving_average(model, 0.9),),
     "stochastic average": lambda model: (stochastic_average(model, 0.5),),
 }
@@ -119,6 +129,7 @@ def undisturbed(blobs_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -
         ("plain", 40),
         pytest.param("pruning along a ramp", 14, marks=pytest.mark.slow),
         ("pruning along a ramp", 40),
+        ("incremental codebook", 40),
         pytest.param("moving average", 14, marks=pytest.mark.slow),
         ("stochastic average", 14),
     ],
@@ -144,8 +155,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
 
 
 def test_a_finished_training_is_not_done_again(blobs_data: Dataset, tmp_path: Path) -> None:
-    first, _ = train(blobs_data, tmp_path, ramp)
-    again, result = train(blobs_data, tmp_path, ramp, observer=ControlC(0))
+    first, _ = train(blobs_data, tmp_path, pruning)
+    again, result = train(blobs_data, tmp_path, pruning, observer=ControlC(0))
     assert result.origin == "taken up" and len(result.epochs) == 4
     np.testing.assert_array_equal(first.get_weights()[0], again.get_weights()[0])
 
@@ -171,8 +182,8 @@ def test_the_checkpoint_before_a_truncated_one_counts(
 
 def test_runs_share_a_training_and_only_the_same_one(blobs_data: Dataset, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 10**9)
-    first, _ = train(blobs_data, tmp_path / "a", ramp, cache=cache, lineage="prune 0.8")
-    same, result = train(blobs_data, tmp_path / "b", ramp, cache=cache, lineage="prune 0.8")
+    first, _ = train(blobs_data, tmp_path / "a", pruning, cache=cache, lineage="prune 0.8")
+    same, result = train(blobs_data, tmp_path / "b", pruning, cache=cache, lineage="prune 0.8")
     assert result.origin == "taken over"
     np.testing.assert_array_equal(same.get_weights()[0], first.get_weights()[0])
 
@@ -180,9 +191,9 @@ def test_runs_share_a_training_and_only_the_same_one(blobs_data: Dataset, tmp_pa
     changed[0, 0, 0, 0] ^= 1
     another = replace(blobs_data, train=replace(blobs_data.train, x=changed))
     others = [
-        train(blobs_data, tmp_path / "c", ramp, cache=cache, lineage="prune 0.9"),
-        train(blobs_data, tmp_path / "d", ramp, cache=cache, lineage="prune 0.8", seed=1),
-        train(another, tmp_path / "e", ramp, cache=cache, lineage="prune 0.8"),
+        train(blobs_data, tmp_path / "c", pruning, cache=cache, lineage="prune 0.9"),
+        train(blobs_data, tmp_path / "d", pruning, cache=cache, lineage="prune 0.8", seed=1),
+        train(another, tmp_path / "e", pruning, cache=cache, lineage="prune 0.8"),
         train(blobs_data, tmp_path / "f", cache=cache, lineage="prune 0.8"),
     ]
     assert [result.origin for _, result in others] == ["trained"] * 4
