@@ -31,7 +31,7 @@ from netopt_cli.graph.ramp import ramp
 
 _UNTIL = 0.8
 """Part of the training at which all weights are on their values; these alone are trained on."""
-_ITERATIONS = 3
+_ITERATIONS = 10
 """Of Lloyd's algorithm each time: the values have not far to go."""
 
 
