@@ -3,9 +3,9 @@
 Deep Compression puts every weight on its value at once and can then train nothing but the values.
 Incremental quantization (Zhou et al., "INQ", ICLR 2017, arXiv:1702.03044) puts a part of them
 there, goes on training those that are free, and repeats. INQ begins with the largest weights and
-has powers of two as values; here those come first that are nearest to a value, which does better,
-and the values follow the weights: by Lloyd's algorithm when weights are put on them, by their
-gradient in between. No library has it for Keras 3.
+has powers of two as values; here those come first that are nearest to a value, which does no worse
+(docs/results.md), and the values follow the weights: by Lloyd's algorithm when weights are put on
+them, by their gradient in between. No library has it for Keras 3.
 """
 
 from __future__ import annotations
