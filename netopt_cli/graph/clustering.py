@@ -83,7 +83,8 @@ def codebook(
         filled = counts > 0
         centroids[filled] = (np.diff(sums[bounds]) / np.maximum(counts, 1))[filled]
     # The difference of two sums may lose what tells a tiny weight from zero.
-    return np.unique(centroids[np.diff(bounds) > 0].astype(np.float32))
+    found = np.clip(centroids[np.diff(bounds) > 0], ordered[0], ordered[-1])
+    return np.unique(found.astype(np.float32))
 
 
 def nearest(weights: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ def error(values: np.ndarray, centroids: np.ndarray) -> float:
 
 
 @example(np.array([1.5, 2.220446e-16, 2, 0.5, 1, -3, 0, 0], np.float32), 6, "density")
+@example(np.array([-1, -2, -3.7e-24], np.float32), 2, "linear")
 @given(
     npst.arrays(np.float32, st.integers(1, 60), elements=FLOATS),
     st.integers(2, 9),
