@@ -26,7 +26,7 @@ class HowToShare(TypedDict):
     """How the values of a codebook are found.
 
     Attributes:
-        preserve_zeros: Zeros stay, no other weight becomes zero, and zero is one of the values.
+        preserve_zeros: Zeros stay, and zero is one of the values; `share` makes no others.
         initialization: See `codebook`.
         seed: Of the drawing.
     """

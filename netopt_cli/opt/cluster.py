@@ -43,7 +43,8 @@ class Cluster:
             an earlier stage has made some.
         assignment: `fixed` puts each weight on the value that k-means gave it and trains the
             values; `incremental` puts them there a few at a time and trains those that are still
-            free, which make up for the others (`graph.incremental_codebooks`).
+            free, which make up for the others (`graph.incremental_codebooks`). Where zeros are
+            preserved, weights that are nearest to zero join them.
         epochs: Epochs of training the codebooks; 0 leaves the values of k-means.
         learning_rate: Peak of the stage's schedule; None is that of `train`.
         exclude: Patterns of weight paths to leave alone (`logits/*`).
