@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,16 +34,27 @@ class CommandLine:
             return CompletedProcess(words, code, *(_content(file) for file in (out, err)))
 
     def alone(self, *words: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
-        """Runs a command line in a process of its own, which takes seconds to import TensorFlow."""
-        return subprocess.run(
+        """Runs a command line in a process of its own, which takes seconds to import TensorFlow.
+
+        One that does not end fails the test. All that it has started is ended with it: whoever
+        waits for its last words would wait for theirs too.
+        """
+        process = subprocess.Popen(
             [sys.executable, "-m", "netopt_cli.app", *words],
             cwd=self.folder,
             env=os.environ | (env or {}),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            out, err = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"{words} did not end: {out}\n{err}") from None
+        return CompletedProcess(words, process.returncode, out, err)
 
 
 def _file() -> TextIO:

@@ -117,11 +117,14 @@ def test_a_control_c_keeps_the_record(netopt: CommandLine) -> None:
         cwd=netopt.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 3/" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        for line in process.stderr:
+            if "epoch 3/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "interrupted" in err and "netopt resume runs/" in err and "Traceback" not in err
     folder = netopt.folder / out.splitlines()[-1]
