@@ -19,10 +19,10 @@ run: $(RUN) ## the main job on the embedded data: train, prune, quantize, measur
 	$(BIN)/netopt train 'opt=[prune,quantize]'
 
 test: check ## lint, types, import contract and the tests (10 to 20 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart=1
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart=0
 
 test-full: check ## the tests, the slow ones included
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart=1 -m ''
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart=0 -m ''
 
 check: $(DEV) ## ruff, mypy and the import contract
 	$(BIN)/ruff check .
