@@ -13,6 +13,7 @@ NetoptError                    exit 1
     ├── DivergedError          the loss became NaN, infinite or far worse than chance
     ├── ParityError            the exported file does not compute what the network computes
     ├── LostInputError         a file of the data, or a network, was lost or damaged meanwhile
+    ├── LostWorkerError        another worker cannot be reached any more
     └── StorageError           the runs directory cannot be written
 """
 
@@ -88,6 +89,10 @@ class ParityError(RunError):
 
 class LostInputError(RunError):
     """Raised for a file that a run read, or found, when it began and can read no more."""
+
+
+class LostWorkerError(RunError):
+    pass
 
 
 class StorageError(RunError):

@@ -16,6 +16,7 @@ from rich.console import Console
 from netopt_cli.components import build
 from netopt_cli.engine.checkpoints import Cache, Checkpoints
 from netopt_cli.export.formats import further
+from netopt_cli.lost_workers import noticing_lost_workers
 from netopt_cli.measuring import Measuring
 from netopt_cli.pipeline import Pipeline
 from netopt_cli.preparation import prepare, recording
@@ -76,9 +77,12 @@ def run(
         wanted = build(cfg.robustness, allow=allow, where="robustness")
         robustness = wanted.on(parts.data, cfg.seed)
     is_alone = parts.target.workers == 1  # several workers do not go on
-    with recording(
-        cfg, parts, run_dir, command=command, started=started, goes_on=is_alone, group=group
-    ) as record:
+    with (
+        recording(
+            cfg, parts, run_dir, command=command, started=started, goes_on=is_alone, group=group
+        ) as record,
+        noticing_lost_workers(parts.target.workers),
+    ):
         checkpoints = _checkpoints(cfg, run_dir, allow) if is_alone else None
         trainings = Trainings(
             parts.arch, parts.data, parts.target, parts.settings,

@@ -88,6 +88,7 @@ class Job:
             start: Where netopt was started, which what is printed is relative to.
         """
         from netopt_cli import failures, run_dir
+        from netopt_cli.job_check import is_of_workers
 
         where = directory.name if self.is_cell else ""
         try:
@@ -100,7 +101,11 @@ class Job:
                     raise
                 return Outcome(code)
             code = failures.report(error, log=directory / run_dir.LOG, where=where)
-            if not getattr(error, "recurs", False) and run_dir.can_go_on(directory):
+            if (
+                not getattr(error, "recurs", False)
+                and run_dir.can_go_on(directory)
+                and not is_of_workers(config.target)
+            ):
                 place = shlex.quote(shown(directory, start))
                 print(f"What is done is kept. Go on with: netopt resume {place}", file=sys.stderr)
             self._say(directory, self.work.recorded(directory), code, start)

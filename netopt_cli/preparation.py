@@ -19,6 +19,7 @@ from netopt_cli.contracts import ArchBuilder, Network, Stage, Target
 from netopt_cli.dataset import Dataset
 from netopt_cli.engine.settings import TrainSettings
 from netopt_cli.errors import ArchError, ConfigError, DataError, LostInputError, NetoptError
+from netopt_cli.lost_workers import noticing_lost_workers
 from netopt_cli.networks import build_network
 from netopt_cli.planning import plan, require_epochs
 from netopt_cli.progress import Reporter, reporter_for
@@ -69,6 +70,7 @@ def prepare(
 
     Raises:
         InputError: The config cannot work.
+        LostWorkerError: Another worker has ended before the training began.
     """
     reporter = reporter_for(messages, quiet=quiet, log=run_dir / LOG)
     keras.backend.clear_session()  # or names, and the bytes of files, would count earlier runs
@@ -87,7 +89,7 @@ def prepare(
     require_epochs(stages, settings.epochs)
     arch = build(cfg.arch, allow=allow, where="arch", partial=True)
     data = load_data(cfg, allow)
-    with target.strategy.scope():
+    with noticing_lost_workers(target.workers), target.strategy.scope():
         network = build_network(arch, data)
         plan(network, stages, lambda arch, classes=None: build_network(arch, data, classes), data)
     told = {"tensorboard": TensorBoard(), **trackers} if target.is_chief else {}

@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from netopt_cli.arguments import Parser
@@ -25,6 +26,10 @@ directory, with what they print in workers/<n>/launch.log. Over several machines
 Exit codes: those of the worker that failed first.
 """
 _LOG = "launch.log"
+_PORTS = range(20_000, 32_768)
+"""Below those of connections: from 32,768 on Linux, from 49,152 elsewhere."""
+_ERRORS = ("error", "internal error")
+"""How `failures.report` begins a line."""
 _GRACE_SECONDS = 10
 
 
@@ -70,11 +75,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody listens on. The workers do only when TensorFlow is loaded, seconds later:
+    those that systems give to connections by themselves could be taken by then."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def _start(
@@ -101,27 +111,36 @@ def _start(
 def _wait(processes: list[subprocess.Popen[bytes]], directory: Path) -> int:
     """Waits for all; the first that fails ends the others, which would wait for it for ever."""
     try:
-        while any(process.poll() is None for process in processes):
-            failed = [i for i, process in enumerate(processes) if process.returncode]
+        while True:
+            codes = [process.poll() for process in processes]
+            failed = [index for index, code in enumerate(codes) if code]
             if failed:
-                return _give_up(processes, failed[0], directory)
+                return _give_up(processes, failed, directory)
+            if None not in codes:
+                return EXIT_OK
             time.sleep(0.1)
     except KeyboardInterrupt:
         _end(processes, signal.SIGINT)
         return EXIT_INTERRUPTED
-    failed = [i for i, process in enumerate(processes) if process.returncode]
-    return _give_up(processes, failed[0], directory) if failed else EXIT_OK
 
 
-def _give_up(processes: list[subprocess.Popen[bytes]], failed: int, directory: Path) -> int:
+def _give_up(processes: list[subprocess.Popen[bytes]], failed: list[int], directory: Path) -> int:
+    # One that a signal ended is the cause, if the others have noticed already.
+    first = min(failed, key=lambda index: processes[index].returncode)
+    code = processes[first].returncode
     _end(processes, signal.SIGTERM)
-    code = processes[failed].returncode
-    if failed:
-        log = directory / "workers" / str(failed) / _LOG
-        lines = log.read_text(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "it said nothing"
-        print(f"error: worker {failed} failed: {reason} (see {log})", file=sys.stderr)
+    if code < 0:
+        print(f"error: worker {first} was ended by signal {-code}", file=sys.stderr)
+    elif first:
+        log = directory / "workers" / str(first) / _LOG
+        print(f"error: worker {first} failed: {_last_error(log)} (see {log})", file=sys.stderr)
     return code if code > 0 else EXIT_FAILED
+
+
+def _last_error(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    errors = [line for line in lines if line.startswith(_ERRORS)]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 def _end(processes: list[subprocess.Popen[bytes]], signal_number: int) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from netopt_cli.contracts import Target, Timing
 from netopt_cli.errors import TargetError
 from netopt_cli.hardware import Count, TimingDevice, prepare_host
+from netopt_cli.lost_workers import noticing_lost_workers
 
 
 def build(
@@ -30,13 +31,23 @@ def build(
         timing_device, timing_threads, warmup_runs, timed_runs: See `contracts.Timing`.
 
     Raises:
-        TargetError: TF_CONFIG is missing or does not describe this worker.
+        TargetError: TF_CONFIG is missing or does not describe this worker, or its port is taken.
+        LostWorkerError: Another worker has ended before all of them met.
     """
-    worker, workers = _read_cluster(os.environ.get("TF_CONFIG", ""))
+    worker, addresses = _read_cluster(os.environ.get("TF_CONFIG", ""))
+    workers = len(addresses)
     prepare_host(threads)
+    with noticing_lost_workers(workers):
+        try:
+            strategy = _strategy()
+        except tf.errors.UnknownError as error:  # what gRPC says of its server
+            raise TargetError(
+                f"Worker {worker} cannot listen on {addresses[worker]}: is the port taken, or the "
+                f"address another machine's? ({error.message})"
+            ) from error
     return Target(
         name="multi_worker",
-        strategy=_strategy(),
+        strategy=strategy,
         timing=Timing(timing_device, timing_threads, warmup_runs, timed_runs),
         threads=threads,
         worker=worker,
@@ -54,22 +65,23 @@ def _strategy() -> tf.distribute.Strategy:
     )
 
 
-def _read_cluster(text: str) -> tuple[int, int]:
-    """Returns (this worker's index, number of workers)."""
+def _read_cluster(text: str) -> tuple[int, list[str]]:
+    """Returns (this worker's index, the addresses of all workers)."""
     advice = "To start all workers on this machine: netopt launch --workers 2 train ..."
     if not text:
         raise TargetError(f"target=multi_worker needs the variable TF_CONFIG. {advice}")
     try:
         config = json.loads(text)
-        workers = len(config["cluster"]["worker"])
+        addresses = list(config["cluster"]["worker"])
         task, worker = config["task"]["type"], int(config["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise TargetError(
             'TF_CONFIG must be like {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
             f'"worker", "index": 0}}}}. Received: {text[:200]}'
         ) from error
-    if task != "worker" or not 0 <= worker < workers:
+    if task != "worker" or not 0 <= worker < len(addresses):
         raise TargetError(
-            f"TF_CONFIG names task {task} {worker}, which is not one of its {workers} workers."
+            f"TF_CONFIG names task {task} {worker}, which is not one of its {len(addresses)} "
+            "workers."
         )
-    return worker, workers
+    return worker, addresses
