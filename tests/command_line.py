@@ -57,6 +57,29 @@ class CommandLine:
         return CompletedProcess(words, process.returncode, out, err)
 
 
+@contextlib.contextmanager
+def in_epoch_3(*python: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Starts Python in a folder with a program that trains, and waits for its third epoch. What is
+    left of it in the end, and of what it has started, is ended."""
+    process = subprocess.Popen(
+        [sys.executable, *python],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "epoch 3/" in line:
+                break
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def _file() -> TextIO:
     return tempfile.TemporaryFile("w+", encoding="utf-8")
 

@@ -4,8 +4,6 @@ import importlib
 import json
 import logging
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from command_line import CommandLine
+from command_line import CommandLine, in_epoch_3
 
 from netopt_cli.app import main
 
@@ -112,19 +110,10 @@ sys.exit(main())
 
 
 def test_a_control_c_keeps_the_record(netopt: CommandLine) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", LISTENING, "train", *FAST, "train.epochs=100000"],
-        cwd=netopt.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if "epoch 3/" in line:
-                break
+    training = ("-c", LISTENING, "train", *FAST, "train.epochs=100000")
+    with in_epoch_3(*training, folder=netopt.folder) as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert "interrupted" in err and "netopt resume runs/" in err and "Traceback" not in err
     folder = netopt.folder / out.splitlines()[-1]

@@ -3,13 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from command_line import CommandLine
+from command_line import CommandLine, in_epoch_3
 
 from netopt_cli.commands import launch
 from netopt_cli.errors import LostWorkerError
@@ -65,21 +63,11 @@ def children(process: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
 def test_a_worker_that_stops_ends_the_run_with_a_message(netopt: CommandLine) -> None:
-    words = ["arch=mlp", "arch.hidden=[8]", "data.train_limit=200", "train.epochs=100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "netopt_cli.app", "launch", "--workers", "2", "train", *words],
-        cwd=netopt.folder, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if "epoch 3/" in line:
-                break
+    words = ("arch=mlp", "arch.hidden=[8]", "data.train_limit=200", "train.epochs=100000")
+    training = ("-m", "netopt_cli.app", "launch", "--workers", "2", "train", *words)
+    with in_epoch_3(*training, folder=netopt.folder) as process:
         os.kill(children(process.pid)[1], signal.SIGSTOP)
         _, said = process.communicate(timeout=200)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
     lines = [line for line in said.splitlines() if " epoch " not in line]
     assert lines[0].startswith("error: one of the 2 workers cannot be reached any more"), said

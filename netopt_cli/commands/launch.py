@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 from netopt_cli.arguments import Parser
@@ -23,7 +24,7 @@ _DETAILS = """\
 Worker 0, the chief, runs in front and measures; the others write to workers/<n>/ in its run
 directory, with what they print in workers/<n>/launch.log. Over several machines, start
 `netopt train target=multi_worker` on each with its own TF_CONFIG instead.
-Exit codes: those of the worker that failed first.
+Exit code: that of the worker that failed.
 """
 _LOG = "launch.log"
 _PORTS = range(20_000, 32_768)
@@ -77,14 +78,17 @@ def main(argv: Sequence[str]) -> int:
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on. The workers do only when TensorFlow is loaded, seconds later:
     those that systems give to connections by themselves could be taken by then."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
-        if len(found) == count:
-            break
-        with socket.socket() as listener, suppress(OSError):
+    shuffled = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    return list(islice(filter(_is_free, shuffled), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
             listener.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
+        except OSError:
+            return False
+    return True
 
 
 def _start(
@@ -125,16 +129,15 @@ def _wait(processes: list[subprocess.Popen[bytes]], directory: Path) -> int:
 
 
 def _give_up(processes: list[subprocess.Popen[bytes]], failed: list[int], directory: Path) -> int:
-    # One that a signal ended is the cause, if the others have noticed already.
-    first = min(failed, key=lambda index: processes[index].returncode)
-    code = processes[first].returncode
+    codes = [processes[index].returncode for index in failed]
     _end(processes, signal.SIGTERM)
-    if code < 0:
-        print(f"error: worker {first} was ended by signal {-code}", file=sys.stderr)
-    elif first:
-        log = directory / "workers" / str(first) / _LOG
-        print(f"error: worker {first} failed: {_last_error(log)} (see {log})", file=sys.stderr)
-    return code if code > 0 else EXIT_FAILED
+    for index, code in zip(failed, codes, strict=True):
+        if code < 0:
+            print(f"error: worker {index} was ended by signal {-code}", file=sys.stderr)
+        elif index:  # what the chief says stands here already
+            log = directory / "workers" / str(index) / _LOG
+            print(f"error: worker {index} failed: {_last_error(log)} (see {log})", file=sys.stderr)
+    return max(EXIT_FAILED, *codes)
 
 
 def _last_error(log: Path) -> str:
