@@ -206,7 +206,10 @@ class TextReader:
         return cls(TextEncoder.from_json(values))
 
     def read(self, values: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-        for value in values:
+        for number, value in enumerate(values, 1):
             if not value.strip():
-                raise InputError("a text must have a word. Received: an empty one")
+                raise InputError(
+                    f"a text must have a word. Received: an empty one, number {number} of "
+                    f"{len(values)}"
+                )
         return list(zip(values, self.encoder(values), strict=True))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,16 +48,16 @@ def main(argv: Sequence[str]) -> int:
 
     quiet_tensorflow()
     with native_output_to(Path(os.devnull)):  # where the runtime says how it computes
-        answers = _answers(folder, values, tuple(arguments.allow))
+        answers = _answers(folder, values, arguments.input, tuple(arguments.allow))
     for name, each in answers:
         print(json.dumps({"input": name, **each}) if arguments.json else _line(name, each))
     return EXIT_OK
 
 
 def _answers(
-    folder: Path, values: Sequence[str], allow: tuple[str, ...]
+    folder: Path, values: Sequence[str], words: Sequence[str], allow: tuple[str, ...]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """What each sample is called, and what is said of it."""
+    """What each sample is called, and what is said of it; `words` are those of the command line."""
     import numpy as np
 
     from netopt_cli.bundle import read_bundle
@@ -64,6 +65,13 @@ def _answers(
     from netopt_cli.measure.runtime import LitertRunner
 
     bundle = read_bundle(folder, allow)
+    # `Path.is_file` fails on a name as long as a sentence.
+    files = [word for word in words if os.path.isfile(word)]  # noqa: PTH113
+    if bundle.reader.kind == "text" and files:
+        raise InputError(
+            f"a text is given as it is. Received: the file {files[0]}; the texts in its lines are "
+            f"read by: --input - < {shlex.quote(files[0])}"
+        )
     runner = LitertRunner(folder / _FILE, Timing())
     samples = bundle.reader.read(values)
     x = bundle.normalization.numpy(np.stack([sample for _, sample in samples]))

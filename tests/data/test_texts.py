@@ -192,6 +192,10 @@ def test_an_arch_learns_is_compressed_and_answers_sentences(
     said = [json.loads(line) for line in answered.stdout.splitlines()]
     assert [each["class"] for each in said] == ["good", "bad"], answered.stderr
     assert said[0]["input"] == GOOD[0] and 0.5 < said[0]["probability"] <= 1
+    refused = netopt("predict", "run", "--input", str(reviews))
+    assert (refused.returncode, f"--input - < {reviews}" in refused.stderr) == (2, True)
+    refused = netopt("predict", "run", "--input", GOOD[0], "--input", " ")
+    assert (refused.returncode, "number 2 of 2" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
